@@ -1,0 +1,37 @@
+"""zeroloss: whether, how fast and why gradient descent drives a network's training loss to zero."""
+
+from zeroloss.claims import CLAIMS, Claim, Verdict
+from zeroloss.data import Dataset, load
+from zeroloss.errors import ArgumentError, FileError, ZerolossError
+from zeroloss.gram import gram
+from zeroloss.kernels import limit_kernel
+from zeroloss.networks import fully_connected, resnet
+from zeroloss.report import write_report
+from zeroloss.spectrum import extremes
+from zeroloss.study import Study, check, run_study
+from zeroloss.training import Probe, Trajectory, descend, predict_descent
+
+__all__ = [
+    "CLAIMS",
+    "ArgumentError",
+    "Claim",
+    "Dataset",
+    "FileError",
+    "Probe",
+    "Study",
+    "Trajectory",
+    "Verdict",
+    "ZerolossError",
+    "check",
+    "descend",
+    "extremes",
+    "fully_connected",
+    "gram",
+    "limit_kernel",
+    "load",
+    "predict_descent",
+    "resnet",
+    "run_study",
+    "write_report",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,180 @@
+"""The claims of Allen-Zhu, Li and Song that need no more than networks, kernels and runs (THEORY section 6, AZ)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from zeroloss.claims.claim import Claim, judge_slope, verdict
+from zeroloss.claims.evidence import Differences, Padded, Run, Sweep
+from zeroloss.claims.fits import exponential_beats_power, fit_slope
+from zeroloss.claims.verdict import Judgement, Verdict
+
+EXACT = 1e-12  # float64 padding
+FORMULA = 1e-10  # float64 gradients
+ROUNDING = 1e-8  # relative slack of the Rayleigh quotient
+
+
+def gradient_formula(evidence: Differences) -> Verdict:
+    """AZ-00: an invariant; a difference above 1e-10 is a bug, not physics."""
+    worst = max(evidence.values)
+    status = Judgement.HOLDS if worst < FORMULA else Judgement.VIOLATED
+    reason = f"largest relative difference to automatic differentiation over {len(evidence.values)} networks: {worst:.1e}"
+    return verdict("AZ-00", evidence, status, worst, FORMULA, reason)
+
+
+def padding(evidence: Padded) -> Verdict:
+    """AZ-01: an invariant."""
+    norms = torch.linalg.vector_norm(evidence.rows, dim=1)
+    off_norm = float((norms - 1).abs().max())
+    off_last = float((evidence.rows[:, -1] - math.sqrt(0.5)).abs().max())
+    worst = max(off_norm, off_last)
+    status = Judgement.HOLDS if worst <= EXACT else Judgement.VIOLATED
+    reason = f"norms are off 1 by at most {off_norm:.1e}, last coordinates off 1/sqrt(2) by at most {off_last:.1e}"
+    return verdict("AZ-01", evidence, status, worst, EXACT, reason)
+
+
+def forward_norms(evidence: Sweep) -> Verdict:
+    r"""AZ-02: deviation like $m^{-1/2}$, and $\mathrm{Var}\log\|h_L\|^2 = 5(L+1)/m$, A being a layer too."""
+    result = judge_slope("AZ-02", evidence, fit_slope(evidence, "norm_deviation"), -0.5, "largest | ||h_l|| - 1 |")
+    ratio = evidence.facts["variance_ratio"]
+    if result.status is Judgement.HOLDS and not 0.7 <= ratio <= 1.4:
+        status, tail = Judgement.VIOLATED, f"; but Var log||h_L||^2 is {ratio:.2f} times 5(L+1)/m, outside [0.7, 1.4]"
+    else:
+        status, tail = result.status, f"; Var log||h_L||^2 is {ratio:.2f} times 5(L+1)/m"
+    return verdict("AZ-02", evidence, status, result.observed, -0.5, result.reason + tail, result.interval)
+
+
+def gradient_upper_bound(evidence: Run) -> Verdict:
+    r"""AZ-10: $\|\nabla F\|^2 d/(FLnm) \le 1.2$ at initialisation and along the run."""
+    a = evidence.architecture
+    if a.scheme != "allen-zhu":
+        return verdict("AZ-10", evidence, Judgement.NOT_APPLICABLE, None, 1.2, "the statement is about AZ's networks")
+    size = sum(a.widths[1:]) * evidence.n / a.outputs  # L n m / d with a width a layer
+    ratios = [p.gradient_norm**2 / (p.loss * size) for p in evidence.probes if p.loss > 0]
+    if not ratios:
+        return verdict("AZ-10", evidence, Judgement.NOT_APPLICABLE, None, 1.2, "the loss is zero at every probe")
+    worst = max(ratios)
+    status = Judgement.HOLDS if worst <= 1.2 else Judgement.VIOLATED
+    reason = f"||grad F||^2 d/(F L n m) is {ratios[0]:.3f} at the start and at most {worst:.3f} over {len(ratios)} probes"
+    return verdict("AZ-10", evidence, status, worst, 1.2, reason)
+
+
+def rayleigh(evidence: Run) -> Verdict:
+    r"""AZ-13: $\|\nabla F\|^2/(2F) \in [\lambda_{\min}(G), \lambda_{\max}(G)]$ at every probe; an identity, so a violation is a bug."""
+    used = [p for p in evidence.probes if p.loss > 0]
+    if not used:
+        return verdict("AZ-13", evidence, Judgement.NOT_APPLICABLE, None, 0.0, "the loss is zero at every probe")
+    outside = [max(p.smallest - p.rayleigh, p.rayleigh - p.largest) / p.largest for p in used]
+    worst = max(outside)
+    status = Judgement.HOLDS if worst <= ROUNDING else Judgement.VIOLATED
+    side = "inside by" if worst <= 0 else "outside by"
+    reason = f"over {len(used)} probes the quotient is {side} at least {abs(worst):.1e} of the largest eigenvalue"
+    return verdict("AZ-13", evidence, status, worst, ROUNDING, reason)
+
+
+def linear_rate(evidence: Run) -> Verdict:
+    r"""AZ-16: after the first two decades, $\log F$ falls in a straight line in k, and not like a power of k."""
+    loss = evidence.loss.numpy()
+    if not np.isfinite(loss).all():
+        return verdict("AZ-16", evidence, Judgement.VIOLATED, None, 0.99, "the loss stopped being finite")
+    if loss[0] <= 0 or loss.min() > 1e-5 * loss[0]:
+        ratio = loss.min() / loss[0] if loss[0] > 0 else 0.0
+        reason = f"the loss fell to {ratio:.1e} of its start; five decades are needed to tell a line from a power"
+        return verdict("AZ-16", evidence, Judgement.INCONCLUSIVE, None, 0.99, reason)
+    start = max(1, int(np.argmax(loss <= 1e-2 * loss[0])))
+    positive = np.arange(start, len(loss))[loss[start:] > 0]
+    if len(positive) < 20:
+        return verdict(
+            "AZ-16", evidence, Judgement.INCONCLUSIVE, None, 0.99, f"only {len(positive)} steps after the first two decades"
+        )
+    steps = positive.astype(np.float64)
+    logs = np.log(loss[positive])
+    r2, gain = exponential_beats_power(steps, logs)
+    rate = (logs[0] - logs[-1]) / (steps[-1] - steps[0])
+    holds = r2 > 0.99 and gain > 0 and rate > 0
+    reason = f"log F against k has R^2 = {r2:.4f} over {len(steps)} steps, rate {rate:.3g} a step; a power law fits worse by {gain:.0f} AIC"
+    if gain <= 0:
+        reason = f"log F against k has R^2 = {r2:.4f}, and a power law fits better by {-gain:.0f} AIC"
+    return verdict("AZ-16", evidence, Judgement.HOLDS if holds else Judgement.VIOLATED, r2, 0.99, reason)
+
+
+def weights_stay_close(evidence: Sweep) -> Verdict:
+    r"""AZ-20: $\max_l\|W_l(T)-W_l(0)\|_2$ falls at least like $m^{-1/2}$ (per unit of the initial residual)."""
+    return judge_slope("AZ-20", evidence, fit_slope(evidence, "weight_drift"), -0.5, "max_l ||W_l(T)-W_l(0)||_2 / ||r_0||")
+
+
+ALLEN_ZHU = (
+    Claim(
+        "AZ-00",
+        "The back-matrix formula is the gradient.",
+        "grad_{W_l} F = sum_i D_{i,l} (Back_{i,l+1}^T loss_i) h_{i,l-1}^T",
+        "AZ Definition 2.5, Fact 2.6",
+        "S",
+        "gradients",
+        "allen-zhu",
+        gradient_formula,
+    ),
+    Claim(
+        "AZ-01",
+        "Padded rows have norm 1 and last coordinate 1/sqrt(2).",
+        "||x_i|| = 1, (x_i)_d = 1/sqrt(2)",
+        "AZ footnote 3",
+        "S",
+        "padding",
+        "allen-zhu",
+        padding,
+    ),
+    Claim(
+        "AZ-02",
+        "At initialisation every layer keeps the norm of its input, up to m^(-1/2).",
+        "||h_{i,l}|| in [1-eps, 1+eps]; Var log||h_L||^2 = 5(L+1)/m",
+        "AZ Lemma on forward norms (Step 1); variance derived",
+        "S, D",
+        "norms",
+        "allen-zhu",
+        forward_norms,
+    ),
+    Claim(
+        "AZ-10",
+        "The gradient is at most as large as the loss allows.",
+        "||grad F||_F^2 <= O(F L n m / d), with constant 1 in the wide limit",
+        "AZ Theorem 3, upper bound; constant derived",
+        "S, D",
+        "run",
+        "allen-zhu",
+        gradient_upper_bound,
+    ),
+    Claim(
+        "AZ-13",
+        "The squared gradient over twice the loss lies inside the Gram's spectrum at every step.",
+        "||grad F||^2/(2F) in [lambda_min(G(k)), lambda_max(G(k))]",
+        "AZ Theorem 3, refined; an identity",
+        "D",
+        "run",
+        "",
+        rayleigh,
+    ),
+    Claim(
+        "AZ-16",
+        "Gradient descent converges linearly: the logarithm of the loss falls in a straight line.",
+        "F(k) <= (1 - eta mu)^k F(0)",
+        "AZ Theorem 1",
+        "S",
+        "run",
+        "",
+        linear_rate,
+    ),
+    Claim(
+        "AZ-20",
+        "The wider the network, the less its weights move.",
+        "max_l ||W_l(T) - W_l(0)||_2 = O(m^(-1/2))",
+        "AZ Theorem 1, proof",
+        "M, D",
+        "widths",
+        "allen-zhu",
+        weights_stay_close,
+    ),
+)

@@ -1,0 +1,111 @@
+"""What claims are judged on: measurements, gathered elsewhere, that carry no verdict of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from zeroloss.networks import Architecture
+from zeroloss.training import Probe
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    r"""One run of gradient descent.
+
+    Args:
+        subject: the network's name.
+        architecture: what was trained.
+        n: rows.
+        separation: $\delta$ of the data.
+        loss: $F(\theta_k)$ for k = 0, 1, 2, ...
+        step_size: $\eta$.
+        probes: measured along the run.
+        last_hidden_limit: $\lambda=\lambda_{\min}(K^{(H)})$.
+    """
+
+    subject: str
+    architecture: Architecture
+    n: int
+    separation: float
+    loss: Float[Tensor, " s"]
+    step_size: float
+    probes: tuple[Probe, ...]
+    last_hidden_limit: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement in a sweep over the width.
+
+    Args:
+        width: m.
+        seed: of the draw; the unit of resampling.
+        values: quantity to value.
+    """
+
+    width: int
+    seed: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The same measurement over widths and seeds.
+
+    Args:
+        subject: what was swept.
+        architecture: of the narrowest network; only the width differs in the others.
+        points: one a width and seed.
+        facts: single numbers that belong to the whole sweep.
+    """
+
+    subject: str
+    architecture: Architecture
+    points: tuple[Point, ...]
+    facts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Relative differences between two ways of computing one thing.
+
+    Args:
+        subject: what was compared.
+        values: one a case, all 0 if both ways were exact.
+    """
+
+    subject: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """Rows that claim to be padded as AZ's footnote 3 says."""
+
+    subject: str
+    rows: Float[Tensor, "n d"]
+
+
+@dataclass(frozen=True)
+class SmallestEigenvalue:
+    r"""$\lambda_{\min}$ of a limit kernel on some rows.
+
+    Args:
+        subject: which kernel and rows.
+        bound: a rigorous lower bound for it.
+        value: as computed.
+        trace: of the kernel.
+        parallel: how many pairs of rows are parallel (the statement's hypothesis is that none is).
+    """
+
+    subject: str
+    bound: float
+    value: float
+    trace: float
+    parallel: int
+
+
+Evidence = Run | Sweep | Differences | Padded | SmallestEigenvalue

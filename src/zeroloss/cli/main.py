@@ -1,0 +1,154 @@
+"""The ``zeroloss`` command: one subcommand a question, one line on stderr for a mistake.
+
+Exit codes: 0 done, 1 a claim violated, 2 a caller's mistake, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from zeroloss.errors import ZerolossError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line with a remedy."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: words after ``zeroloss``; by default the process's own.
+
+    Returns:
+        The exit code.
+
+    Example:
+        >>> main(["report", "no-such-folder"])
+        2
+    """
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+        return code
+    except ZerolossError as error:
+        print(f"zeroloss {parsed.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # the reader went away; give the interpreter's own flush at exit somewhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        print(f"zeroloss {parsed.command}: {place}{reason}; free space or choose another folder with --out", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"zeroloss {parsed.command}: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    # the commands import what they need when they run, so --help answers at once
+    parser = _Parser(prog="zeroloss", description="Whether, how fast and why gradient descent drives a training loss to zero.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_study(commands)
+    _add_claims(commands)
+    _add_data(commands)
+    _add_report(commands)
+    return parser
+
+
+def _add(commands: argparse._SubParsersAction[_Parser], name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=f"{summary}.", epilog=f"Example: {example}")
+    command.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, on standard output")
+    return command
+
+
+def _data_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-n", type=int, metavar="N", help="how many rows, drawn evenly over the classes")
+    command.add_argument("--classes", metavar="A,B,...", help="which classes, such as 3,8; 'all' for every one")
+    command.add_argument("--normalise", metavar="HOW", help="auto (default), sphere, padded or none")
+    command.add_argument("--root", metavar="DIR", help="where relative paths of data files start")
+
+
+def _add_study(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(
+        commands,
+        "study",
+        "Train networks to zero loss, with the theory's prediction beside what happens",
+        "zeroloss study --data digits --classes 3,8 -n 100",
+    )
+    command.add_argument("--from", dest="file", metavar="FILE", help="a study.toml; flags override its fields")
+    command.add_argument("--data", metavar="SOURCE", help="digits, iris, wine, breast_cancer, diabetes, or a .npz or .csv file")
+    _data_arguments(command)
+    command.add_argument("--network", action="append", metavar="FAMILY", help="fully_connected or resnet; may be repeated")
+    command.add_argument("--scheme", metavar="NAME", help="allen-zhu or du, for the networks named with --network")
+    command.add_argument("--activation", metavar="NAME", help="relu, softplus, tanh, erf or gelu")
+    command.add_argument("--width", metavar="M", type=int, help="hidden width of every network")
+    command.add_argument("--depth", metavar="L", type=int, help="depth of every network")
+    command.add_argument("--seed", type=int, help="of the networks' initial weights and of the choice of rows")
+    command.add_argument("--step", metavar="ETA", help="auto (1/lambda_max of the initial Gram), theory, or a number")
+    command.add_argument("--max-steps", type=int, metavar="K", help="the budget of each run")
+    command.add_argument("--until", type=float, metavar="RATIO", help="target loss relative to the first one (1e-8)")
+    command.add_argument("--dtype", help="float32 (default) or float64; spectra and verdicts are float64 always")
+    command.add_argument("--device", help="auto (default), cpu or cuda")
+    command.add_argument("--out", metavar="DIR", help="the run folder (default: a name made from the study, under runs/)")
+    command.add_argument("--no-claims", action="store_true", help="skip the claims")
+    command.add_argument("--forecast", action="store_true", help="print the predicted steps and time, and train nothing")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.study import study_command
+
+        return study_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_claims(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(commands, "claims", "Check numbered statements of the papers", "zeroloss claims AZ-16 DU-01")
+    command.add_argument("ids", nargs="*", metavar="ID", help="which claims; all of them when none is named")
+    command.add_argument("--budget", default="quick", metavar="HOW", help="quick (default) or full")
+    command.add_argument("--list", action="store_true", help="print the catalogue and check nothing")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.inspect import claims_command
+
+        return claims_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_data(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(commands, "data", "Describe a data set as the theorems see it", "zeroloss data digits -n 100 --classes 3,8")
+    command.add_argument("source", metavar="SOURCE", help="digits, iris, wine, breast_cancer, diabetes, or a .npz or .csv file")
+    _data_arguments(command)
+    command.add_argument("--seed", type=int, default=0, help="of the choice of rows")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.inspect import data_command
+
+        return data_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(commands, "report", "Write the report of a finished study again", "zeroloss report runs/my-study")
+    command.add_argument("folder", metavar="DIR", help="the run folder")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.inspect import report_command
+
+        return report_command(parsed)
+
+    command.set_defaults(run=run)

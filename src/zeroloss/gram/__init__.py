@@ -1,0 +1,8 @@
+"""Finite-width Gram matrices: per-layer products of what a forward and a backward pass recorded."""
+
+from zeroloss.gram.back import formula_gradient
+from zeroloss.gram.products import tangent_operator
+from zeroloss.gram.structured import gram, layer_grams
+from zeroloss.gram.trace import Call, match, rows_of, trace
+
+__all__ = ["Call", "formula_gradient", "gram", "layer_grams", "match", "rows_of", "tangent_operator", "trace"]

@@ -1,0 +1,5 @@
+"""Infinite-width kernels: Gaussian expectations, the module-to-recursion walk, and the callable on top."""
+
+from zeroloss.kernels.limit import LimitKernel, layer_kernels, limit_kernel, trained_layers
+
+__all__ = ["LimitKernel", "layer_kernels", "limit_kernel", "trained_layers"]

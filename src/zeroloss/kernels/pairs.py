@@ -1,0 +1,133 @@
+r"""Pairs of inputs as the limit sees them: two second moments and how far the correlation is from 1.
+
+Every recursion below carries $w = 1-\rho$ and never $\rho$: for near duplicates $\rho$ has lost the digits that decide
+$\lambda_{\min}$, while $w$ keeps them (KERNELS, "The Gram must not lose the digits").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zeroloss.typing import Rows
+
+NEAR = 0.02  # below this 1 - cosine a product of unit vectors keeps too few digits, and the difference is formed instead
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    r"""Second moments of a coordinate over two sets of inputs.
+
+    Args:
+        left: $S_{ii}$ of the first set, n1.
+        right: $S_{jj}$ of the second set, n2.
+        versine: $w_{ij} = 1 - S_{ij}/\sqrt{S_{ii}S_{jj}} \in [0, 2]$, n1×n2; exactly 0 where both inputs are one.
+    """
+
+    left: Float[Tensor, " n1"]
+    right: Float[Tensor, " n2"]
+    versine: Float[Tensor, "n1 n2"]
+
+    @property
+    def scale(self) -> Float[Tensor, "n1 n2"]:
+        r"""$\sqrt{S_{ii}S_{jj}}$."""
+        return self.left.sqrt()[:, None] * self.right.sqrt()[None, :]
+
+    @property
+    def products(self) -> Float[Tensor, "n1 n2"]:
+        r"""$S_{ij}$ itself."""
+        return self.scale * (1 - self.versine)
+
+    @property
+    def half_distances(self) -> Float[Tensor, "n1 n2"]:
+        r"""$\tfrac12(S_{ii}+S_{jj}) - S_{ij} = \tfrac12\mathbb{E}(h_i-h_j)^2$, formed without cancellation."""
+        return _norm_gap(self.left, self.right) + self.scale * self.versine
+
+    def times(self, factor: float) -> Pairs:
+        """The moments of a coordinate multiplied by the square root of ``factor``."""
+        return Pairs(self.left * factor, self.right * factor, self.versine)
+
+    def plus_constant(self, variance: float) -> Pairs:
+        r"""The moments after adding one shared independent variable of that variance (a random bias).
+
+        $\sqrt{(S_{ii}+b)(S_{jj}+b)} - \sqrt{S_{ii}S_{jj}} - b = b(\sqrt{S_{ii}}-\sqrt{S_{jj}})^2/(\dots)$, so half distances
+        do not change, and nothing cancels.
+        """
+        if variance == 0:
+            return self
+        return from_half_distances(self.left + variance, self.right + variance, self.half_distances)
+
+
+def _norm_gap(left: Tensor, right: Tensor) -> Tensor:
+    return 0.5 * (left.sqrt()[:, None] - right.sqrt()[None, :]) ** 2
+
+
+def from_half_distances(left: Tensor, right: Tensor, half_distances: Tensor) -> Pairs:
+    r"""The pairs whose half squared distances are given; the inverse of :attr:`Pairs.half_distances`.
+
+    Args:
+        left: $S_{ii}$, n1.
+        right: $S_{jj}$, n2.
+        half_distances: $\tfrac12(S_{ii}+S_{jj})-S_{ij}$, n1×n2.
+
+    Returns:
+        The same moments as :class:`Pairs`. Where a moment is 0 the correlation is undefined and $w$ is set to 1, which
+        gives the right product, 0.
+
+    Example:
+        >>> one = torch.ones(1, dtype=torch.float64)
+        >>> from_half_distances(one, one, 0.5 * one[:, None]).products
+        tensor([[0.5000]], dtype=torch.float64)
+    """
+    scale = left.sqrt()[:, None] * right.sqrt()[None, :]
+    versine = (half_distances - _norm_gap(left, right)) / torch.where(scale > 0, scale, torch.ones_like(scale))
+    return Pairs(left, right, torch.where(scale > 0, versine.clamp(0, 2), torch.ones_like(scale)))
+
+
+def input_pairs(x1: Rows, x2: Rows | None = None) -> Pairs:
+    r"""Second moments of the inputs, $S_{ij} = \langle x_i, x_j\rangle/d$, exact to rounding for near duplicates too.
+
+    $1-\cos$ comes from one matrix product; where it is below 0.02 it is formed again from the difference
+    $\delta = x_i-x_j$: $w = (\|\delta\|^2 - (\|x_i\|-\|x_j\|)^2)/(2\|x_i\|\|x_j\|)$, with
+    $\|x_i\|-\|x_j\| = \langle\delta, x_i+x_j\rangle/(\|x_i\|+\|x_j\|)$.
+
+    Args:
+        x1: n1×d rows, float64.
+        x2: n2×d rows, or None for the first set against itself, which makes the diagonal exact.
+
+    Returns:
+        The pairs.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 1e-9]], dtype=torch.float64)
+        >>> float(input_pairs(x).versine[0, 1] / 5e-19)
+        1.0
+    """
+    other = x1 if x2 is None else x2
+    norms1, norms2 = torch.linalg.vector_norm(x1, dim=1), torch.linalg.vector_norm(other, dim=1)
+    unit1 = x1 / torch.where(norms1 > 0, norms1, torch.ones_like(norms1))[:, None]
+    unit2 = other / torch.where(norms2 > 0, norms2, torch.ones_like(norms2))[:, None]
+    versine = 1 - unit1 @ unit2.T  # a zero row gets 1, so its products are 0
+    close = torch.nonzero(versine < NEAR)
+    chunk = max(1, 4_000_000 // x1.shape[1])
+    for start in range(0, len(close), chunk):
+        i, j = close[start : start + chunk].unbind(dim=1)
+        # on the unit sphere the products below can neither overflow nor underflow; rounding a row to unit norm moves it by less
+        # than half a unit in the last place, so exact differences are taken of the rows themselves
+        size = torch.maximum(norms1[i], norms2[j])[:, None]
+        a, b = x1[i] / size, other[j] / size
+        delta, na, nb = (x1[i] - other[j]) / size, norms1[i] / size[:, 0], norms2[j] / size[:, 0]
+        gap = (delta * (a + b)).sum(dim=1) / (na + nb)
+        versine[i, j] = ((delta**2).sum(dim=1) - gap**2) / (2 * na * nb)
+    versine = versine.clamp(0, 2)
+    if x2 is None:
+        versine = (versine + versine.T) / 2
+        versine.fill_diagonal_(0)
+        zero = norms1 == 0
+        versine[zero] = 1
+        versine[:, zero] = 1
+    d = x1.shape[1]
+    return Pairs(norms1**2 / d, norms2**2 / d, versine)

@@ -1,0 +1,36 @@
+"""The papers' networks as plain modules, their activations and their initial distributions."""
+
+from zeroloss.networks.activations import (
+    ACTIVATIONS,
+    Activation,
+    activation_of,
+    c_sigma,
+    find_activation,
+    gradient_gain,
+    sup_curvature,
+    sup_derivative,
+)
+from zeroloss.networks.builders import SCHEMES, Architecture, Network, fully_connected, resnet
+from zeroloss.networks.gaussian import gaussian_mean, gaussian_rule
+from zeroloss.networks.layers import GaussianLinear, Residual, Scale
+
+__all__ = [
+    "ACTIVATIONS",
+    "SCHEMES",
+    "Activation",
+    "Architecture",
+    "GaussianLinear",
+    "Network",
+    "Residual",
+    "Scale",
+    "activation_of",
+    "c_sigma",
+    "find_activation",
+    "fully_connected",
+    "gaussian_mean",
+    "gaussian_rule",
+    "gradient_gain",
+    "resnet",
+    "sup_curvature",
+    "sup_derivative",
+]

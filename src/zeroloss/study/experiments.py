@@ -1,0 +1,199 @@
+"""Experiments: they gather the evidence that claims are judged on, and give no verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from zeroloss.claims import Differences, Evidence, Padded, Point, Run, SmallestEigenvalue, Sweep
+from zeroloss.data import Dataset, pad, parallel_pairs
+from zeroloss.gram import formula_gradient, gram, layer_grams, rows_of, trace
+from zeroloss.kernels import limit_kernel
+from zeroloss.networks import fully_connected
+from zeroloss.spectrum import extremes, spectral_norm
+from zeroloss.study.building import build, with_width
+from zeroloss.study.specification import NetworkSpec
+from zeroloss.training import descend
+
+SEEDS = 5
+SWEEP_ROWS = 10
+SWEEP_STEPS = 64
+WIDTHS = {"quick": (32, 64, 128, 256, 512, 1024), "full": (64, 128, 256, 512, 1024, 2048, 4096)}
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Where experiments are made.
+
+    Args:
+        data: the rows.
+        networks: whose architectures are swept.
+        runs: finished runs on the data.
+        budget: ``"quick"`` or ``"full"``, which decides the widths of the sweeps.
+    """
+
+    data: Dataset
+    networks: tuple[NetworkSpec, ...]
+    runs: tuple[Run, ...]
+    budget: str = "quick"
+
+    @property
+    def few(self) -> Dataset:
+        """Ten rows, evenly spread over the data: enough for a Gram, few enough for a sweep."""
+        chosen = torch.linspace(0, self.data.n - 1, min(SWEEP_ROWS, self.data.n)).round().long()
+        return Dataset(self.data.x[chosen], self.data.y[chosen], name=self.data.name)
+
+
+def gradients(setting: Setting) -> list[Evidence]:
+    """AZ's formula against automatic differentiation, on random networks over the data's own rows."""
+    few = setting.few
+    d, values = few.x.shape[1], []
+    shapes: list[tuple[int, int | list[int], int]] = [(1, 16, 1), (2, 32, 3), (3, [24, 40, 16, 32], 2), (5, 64, 1)]
+    for seed, (depth, width, outputs) in enumerate(shapes):
+        net = fully_connected(d, width, depth, outputs, seed=seed)
+        y = torch.randn(few.n, outputs, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        trained = [p for p in net.parameters() if p.requires_grad]
+        exact = torch.autograd.grad(0.5 * (net(few.x) - y).square().sum(), trained)
+        ours = formula_gradient(net, few.x, y).values()
+        values += [float((a - b).norm() / b.norm()) for a, b in zip(ours, exact, strict=True) if float(b.norm()) > 0]
+    return [Differences("random AZ networks", tuple(values))]
+
+
+def padding(setting: Setting) -> list[Evidence]:
+    """The data padded as footnote 3 says."""
+    return [Padded(f"{setting.data.name}, padded", pad(setting.data.x))]
+
+
+def norms(setting: Setting) -> list[Evidence]:
+    """How far AZ's layers are from keeping norms, over widths, and the variance of the last one over many draws."""
+    found: list[Evidence] = []
+    x = setting.few.x
+    for spec in (s for s in setting.networks if s.scheme == "allen-zhu" and s.family == "fully_connected"):
+        points = []
+        for width in WIDTHS[setting.budget]:
+            for seed in range(SEEDS):
+                ratios = _layer_norms(with_width(spec, width, seed), x)
+                points.append(Point(width, seed, {"norm_deviation": float((ratios - 1).abs().max())}))
+        width, draws = 256, 200
+        logs = torch.stack([2 * _layer_norms(with_width(spec, width, 1000 + s), x[:1])[-1, 0].log() for s in range(draws)])
+        expected = 5 * (spec.depth + 1) / width
+        facts = {"variance_ratio": float(logs.var()) / expected}
+        found.append(Sweep(spec.name, build(with_width(spec, 64, 0), x.shape[1], 1).architecture, tuple(points), facts))
+    return found
+
+
+def runs(setting: Setting) -> list[Evidence]:
+    """The runs that the setting already has."""
+    return list(setting.runs)
+
+
+def kernels(setting: Setting) -> list[Evidence]:
+    """The initial Gram against the limit recursion, over widths and seeds."""
+    found: list[Evidence] = []
+    few = setting.few
+    for spec in setting.networks:
+        narrow = build(with_width(spec, 64, 0), few.x.shape[1], few.outputs)
+        points, mean = [], torch.zeros(few.n, few.n, dtype=torch.float64)
+        widths = WIDTHS[setting.budget]
+        gap = 0.0
+        for width in widths:
+            mean.zero_()
+            for seed in range(SEEDS):
+                net = build(with_width(spec, width, seed), few.x.shape[1], few.outputs)
+                limit = limit_kernel(net)(few.x)
+                finite = gram(net, few.x)
+                mean += finite / SEEDS
+                points.append(Point(width, seed, {"kernel_gap": float((finite - limit).norm() / limit.norm())}))
+            gap = float((mean - limit).norm() / limit.norm())
+        found.append(Sweep(spec.name, narrow.architecture, tuple(points), {"mean_gap": gap}))
+    return found
+
+
+def pairs(setting: Setting) -> list[Evidence]:
+    r"""$\lambda_{\min}(K^{(H)})$ of DU's networks on the data."""
+    found: list[Evidence] = []
+    x = setting.data.x
+    parallel = len(parallel_pairs(x))
+    for spec in (s for s in setting.networks if s.scheme == "du"):
+        kernel = limit_kernel(build(with_width(spec, 4, 0), x.shape[1], 1), "last-hidden")(x)
+        ends = extremes(kernel)
+        bound = ends.smallest if ends.smallest_bound is None else ends.smallest_bound
+        found.append(
+            SmallestEigenvalue(f"{spec.name} on {setting.data.name}", bound, ends.smallest, float(kernel.trace()), parallel)
+        )
+    return found
+
+
+def widths(setting: Setting) -> list[Evidence]:
+    """Short runs over widths and seeds: how far weights, Gram and outputs move from where the linear model has them."""
+    found: list[Evidence] = []
+    few = setting.few
+    for spec in setting.networks:
+        architecture = build(with_width(spec, 64, 0), few.x.shape[1], few.outputs).architecture
+        points, kept = [], 0.0
+        for width in WIDTHS[setting.budget]:
+            shares = []
+            for seed in range(SEEDS):
+                values, share = _short_run(with_width(spec, width, seed), few)
+                points.append(Point(width, seed, values))
+                shares.append(share)
+            kept = min(shares)
+        found.append(Sweep(spec.name, architecture, tuple(points), {"smallest_kept": kept}))
+    return found
+
+
+EXPERIMENTS: dict[str, Callable[[Setting], list[Evidence]]] = {
+    "gradients": gradients,
+    "padding": padding,
+    "norms": norms,
+    "run": runs,
+    "kernels": kernels,
+    "pairs": pairs,
+    "widths": widths,
+}
+
+
+def _layer_norms(spec: NetworkSpec, x: torch.Tensor) -> torch.Tensor:
+    """Norm of every hidden layer over that of its input row, one row a layer."""
+    _, calls = trace(build(spec, x.shape[1], 1), x)
+    hidden = [call.inputs for call in calls[1:]]
+    ratios: torch.Tensor = torch.stack([torch.linalg.vector_norm(h, dim=1) for h in hidden]) / torch.linalg.vector_norm(x, dim=1)
+    return ratios
+
+
+def _short_run(spec: NetworkSpec, few: Dataset) -> tuple[dict[str, float], float]:
+    """Train for a fixed number of steps and measure what moved; also lambda_min(G_H(k)) over that of its limit."""
+    net = build(spec, few.x.shape[1], few.outputs)
+    start = {name: layer.weight.detach().clone() for name, layer in net.named_modules() if isinstance(layer, torch.nn.Linear)}
+    whole = gram(net, few.x, "full")
+    parts = layer_grams(net, few.x)
+    last = [name for name in parts if name not in ("a", "B")][-1]
+    with torch.no_grad():
+        initial = (rows_of(net(few.x), few.n) - few.y).reshape(-1)
+    eta = 1.0 / extremes(whole).largest
+    linear, gap, done = initial.clone(), 0.0, 0
+    smallest = []
+    while done < SWEEP_STEPS:
+        chunk = max(1, done)
+        descend(net, few, step=eta, max_steps=chunk, until=0.0)
+        done += chunk
+        for _ in range(chunk):
+            linear = linear - eta * (whole @ linear)
+        with torch.no_grad():
+            now = (rows_of(net(few.x), few.n) - few.y).reshape(-1)
+        gap = max(gap, float((now - linear).norm() / initial.norm()))
+        if done in (1, 8, SWEEP_STEPS):
+            after = layer_grams(net, few.x)[last]
+            smallest.append(extremes(after).smallest)
+    moved = {name: layer.weight.detach() - start[name] for name, layer in net.named_modules() if name in start}
+    limit = limit_kernel(net, "last-hidden")(few.x)
+    norm = float(initial.norm())
+    values = {
+        "weight_drift": max(spectral_norm(m) for m in moved.values()) / norm,
+        "scaled_drift": max(float(m.norm()) for m in moved.values()) / (net.architecture.width**0.5 * norm),
+        "gram_drift": spectral_norm(after - parts[last]),
+        "linear_gap": gap,
+    }
+    return values, min(smallest) / max(extremes(limit).smallest, 1e-300)

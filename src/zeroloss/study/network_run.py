@@ -1,0 +1,190 @@
+"""One network of a study, from its initial Gram to the end of its run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zeroloss.claims import Run
+from zeroloss.data import Dataset
+from zeroloss.gram import gram, match, rows_of
+from zeroloss.kernels import limit_kernel
+from zeroloss.networks import Network
+from zeroloss.spectrum import extremes
+from zeroloss.study.building import build, find_device
+from zeroloss.study.explanation import explain_network
+from zeroloss.study.result import Forecast, NetworkResult
+from zeroloss.study.specification import NetworkSpec, TrainingSpec
+from zeroloss.training import Linearised, Trajectory, descend, linearise, powers_of_two, step_size
+
+CURVE_POINTS = 300
+FULL_GRAM = 2500  # rows n*k up to which the forecast uses the Gram over all outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network before its run, with everything that theory says in advance.
+
+    Args:
+        spec: what it is.
+        module: at its initial weights, in the run's dtype and on its device.
+        linearised: the initial residual in the eigenbasis of the initial Gram.
+        limit_spectrum: of the limit NTK on the data, ascending.
+        finite_spectrum: of the initial Gram, averaged over outputs, ascending.
+        kernel_gap: their relative Frobenius distance.
+        last_hidden_limit: smallest eigenvalue of the limit of the last hidden layer's share.
+        step_size: the step that the run will take.
+        forecast: steps and loss.
+        seconds_per_step: measured on a few gradients.
+    """
+
+    spec: NetworkSpec
+    module: Network
+    linearised: Linearised
+    limit_spectrum: tuple[float, ...]
+    finite_spectrum: tuple[float, ...]
+    kernel_gap: float
+    last_hidden_limit: float
+    step_size: float
+    forecast: Forecast
+    seconds_per_step: float
+
+
+def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepared:
+    """Build a network and predict its run from the initial Gram, without training it.
+
+    Args:
+        spec: the network.
+        data: what it will train on.
+        training: how.
+
+    Returns:
+        The network and its forecast.
+    """
+    exact = build(spec, data.x.shape[1], data.outputs)
+    limit = limit_kernel(exact)(data.x)
+    mean = gram(exact, data.x)
+    whole = gram(exact, data.x, "full") if data.outputs > 1 and data.n * data.outputs <= FULL_GRAM else mean
+    with torch.no_grad():
+        residual = rows_of(exact(data.x), data.n) - data.y
+    linearised = linearise(whole, residual)
+    device = find_device(training.device)
+    module = build(spec, data.x.shape[1], data.outputs, getattr(torch, training.dtype)).to(device)
+    if training.step == "auto":
+        eta = 1.0 / float(linearised.eigenvalues[-1]) if float(linearised.eigenvalues[-1]) > 0 else step_size("auto", exact, data)
+    else:
+        eta = step_size(training.step, exact, data)
+    steps = linearised.steps_to(eta, training.until)
+    horizon = training.max_steps if steps is None else min(steps, training.max_steps)
+    ratio = float(linearised.norms(eta, [horizon])[0]) ** 2 / max(float(linearised.weights.sum()), 1e-300)
+    smallest, largest = float(linearised.eigenvalues[0]), float(linearised.eigenvalues[-1])
+    condition = largest / smallest if smallest > 0 else float("inf")
+    return Prepared(
+        spec,
+        module,
+        linearised,
+        tuple(torch.linalg.eigvalsh(limit).tolist()),
+        tuple(torch.linalg.eigvalsh(mean).tolist()),
+        float((mean - limit).norm() / limit.norm()),
+        extremes(limit_kernel(exact, "last-hidden")(data.x)).smallest,
+        eta,
+        Forecast(steps, steps is not None and steps <= training.max_steps, ratio, condition),
+        _seconds_per_step(module, data),
+    )
+
+
+def train(
+    prepared: Prepared,
+    data: Dataset,
+    training: TrainingSpec,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[NetworkResult, Run, Trajectory]:
+    """Run gradient descent on a prepared network and put what happened beside what was predicted.
+
+    Args:
+        prepared: the network and its forecast; its module is trained in place.
+        data: what it trains on.
+        training: how.
+        checkpoint: file to resume from and to keep.
+        progress: called with step and loss.
+
+    Returns:
+        The result, the evidence for the claims, and the full trajectory.
+    """
+    run = descend(
+        prepared.module,
+        data,
+        step=prepared.step_size,
+        max_steps=training.max_steps,
+        until=training.until,
+        probes=powers_of_two(training.max_steps),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    shown = thin(len(run.loss))
+    predicted = 0.5 * prepared.linearised.norms(prepared.step_size, shown) ** 2
+    architecture = prepared.module.architecture
+    ratio = float(run.loss[-1] / run.loss[0]) if float(run.loss[0]) > 0 else 0.0
+    parameters = list(prepared.module.parameters())
+    result = NetworkResult(
+        spec=prepared.spec,
+        parameters=sum(p.numel() for p in parameters),
+        trained=sum(p.numel() for p in parameters if p.requires_grad),
+        limit_spectrum=prepared.limit_spectrum,
+        finite_spectrum=prepared.finite_spectrum,
+        kernel_gap=prepared.kernel_gap,
+        last_hidden_limit=prepared.last_hidden_limit,
+        step_size=run.step_size,
+        forecast=prepared.forecast,
+        status=str(run.status),
+        steps=run.taken,
+        loss_ratio=ratio,
+        curve_steps=tuple(shown),
+        curve_loss=tuple(run.loss[shown].tolist()),
+        curve_predicted=tuple(predicted.tolist()),
+        probes=run.probes,
+        explanation=explain_network(prepared.forecast, run, training),
+    )
+    evidence = Run(
+        prepared.spec.name,
+        architecture,
+        data.n,
+        data.separation,
+        run.loss,
+        run.step_size,
+        run.probes,
+        prepared.last_hidden_limit,
+    )
+    return result, evidence, run
+
+
+def thin(count: int) -> list[int]:
+    """At most about 300 of the steps 0..count-1: half of them evenly spaced, half geometrically, first and last included.
+
+    Example:
+        >>> thin(4)
+        [0, 1, 2, 3]
+    """
+    last = count - 1
+    half = CURVE_POINTS // 2
+    even = {round(i * last / half) for i in range(half + 1)}
+    geometric = {round(last ** (i / half)) for i in range(half + 1)} if last > 0 else set()
+    return sorted({0, last} | even | geometric)
+
+
+def _seconds_per_step(module: Network, data: Dataset) -> float:
+    x, y = match(module, data.x), match(module, data.y)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        loss = 0.5 * (rows_of(module(x), len(x)) - y).square().sum()
+        torch.autograd.grad(loss, parameters)
+        float(loss.detach())
+        times.append(time.perf_counter() - start)
+    return sorted(times)[1]

@@ -1,0 +1,23 @@
+"""Gradient descent, the theory's quantities along it, and the linearised prediction beside it."""
+
+from zeroloss.training.checkpoint import replace_file
+from zeroloss.training.descent import descend, powers_of_two
+from zeroloss.training.linearised import Linearised, linearise, predict_descent
+from zeroloss.training.probes import Prober
+from zeroloss.training.steps import step_size, theory_step
+from zeroloss.training.trajectory import Probe, Status, Trajectory
+
+__all__ = [
+    "Linearised",
+    "Probe",
+    "Prober",
+    "Status",
+    "Trajectory",
+    "descend",
+    "linearise",
+    "powers_of_two",
+    "predict_descent",
+    "replace_file",
+    "step_size",
+    "theory_step",
+]

@@ -1,0 +1,132 @@
+"""Checkpoints in safetensors, replaced in one move, so that a kill at any moment leaves the last whole one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from zeroloss.data import Dataset
+from zeroloss.errors import FileError
+from zeroloss.training.trajectory import Probe
+
+FORMAT = "zeroloss-checkpoint-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Where a run stands before it evaluates step ``step``.
+
+    Args:
+        step: k.
+        loss: losses of steps 0 to k-1 (to k where the run has ended).
+        probes: those taken so far.
+        seconds: time spent stepping.
+        status: empty while the run goes on; else how it ended.
+        weights: parameter name to value.
+    """
+
+    step: int
+    loss: list[float]
+    probes: tuple[Probe, ...]
+    seconds: float
+    status: str
+    weights: Mapping[str, Tensor]
+
+
+def fingerprint(module: nn.Module, data: Dataset, settings: str) -> str:
+    """A hash of everything that decides a run's course: initial weights, data, settings.
+
+    Args:
+        module: at its initial weights.
+        data: what it trains on.
+        settings: loss, step and the like, as text.
+
+    Returns:
+        Hexadecimal sha256.
+    """
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in [*module.state_dict().items(), ("x", data.x), ("y", data.y)]:
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, mark: str) -> None:
+    """Write a checkpoint, all of it or none.
+
+    Args:
+        path: where.
+        checkpoint: what.
+        mark: the run's fingerprint.
+    """
+    tensors = {f"weight:{name}": value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}
+    tensors["loss"] = torch.tensor(checkpoint.loss, dtype=torch.float64)
+    state = {
+        "step": checkpoint.step,
+        "seconds": checkpoint.seconds,
+        "status": checkpoint.status,
+        "probes": [asdict(p) for p in checkpoint.probes],
+    }
+    replace_file(path, save(tensors, {"format": FORMAT, "mark": mark, "state": json.dumps(state)}))
+
+
+def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
+    """Read a checkpoint back.
+
+    Args:
+        path: where it would be.
+        mark: the fingerprint of the run that wants to go on.
+
+    Returns:
+        The checkpoint, or None where there is no file.
+
+    Raises:
+        FileError: for a file that is damaged or belongs to another run.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if header.get("format") != FORMAT:
+            raise FileError(path, "is not a zeroloss checkpoint", "move it away")
+        state = json.loads(header["state"])
+        probes = tuple(Probe(**p) for p in state["probes"])
+        loss: list[float] = tensors.pop("loss").tolist()
+        weights = {name.removeprefix("weight:"): value for name, value in tensors.items()}
+        found = Checkpoint(int(state["step"]), loss, probes, float(state["seconds"]), str(state["status"]), weights)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise FileError(path, f"is damaged ({type(error).__name__})", "delete it to train from the start") from error
+    if header["mark"] != mark:
+        raise FileError(path, "belongs to a run with other weights, data or settings", "delete it, or use another folder")
+    return found
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new, never a part (write beside it, flush, rename).
+
+    Args:
+        path: where; its folder is made.
+        content: what.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,85 @@
+"""What a run of gradient descent leaves behind: losses, probes, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Status(StrEnum):
+    """How a run ended; each is an outcome, none an error."""
+
+    CONVERGED = "CONVERGED"  # the loss fell below until times its first value
+    DIVERGED = "DIVERGED"  # the loss became NaN, infinite, or a million times its first value
+    MAX_STEPS = "MAX_STEPS"  # the budget ended first
+
+
+@dataclass(frozen=True)
+class Probe:
+    r"""The theory's quantities at one checkpoint of a run, all evaluated in float64 at the weights reached there.
+
+    Args:
+        step: k.
+        loss: $F(\theta_k) = \tfrac12\sum_i\|f(x_i)-y_i\|^2$.
+        largest_loss: $\max_i F_i$.
+        gradient_norm: $\|\nabla F\|$, over the trained parameters, by automatic differentiation.
+        smallest: $\lambda_{\min}(G(k))$ of the Gram over all outputs.
+        largest: $\lambda_{\max}(G(k))$.
+        gram_drift: $\|G(k)-G(0)\|_2/\|G(0)\|_2$.
+        last_hidden_smallest: $\lambda_{\min}(G^{(H)}(k))$, the last trained hidden layer's share alone.
+        last_hidden_drift: $\|G^{(H)}(k)-G^{(H)}(0)\|_2$.
+        weight_drift: layer name to $\|W_l(k)-W_l(0)\|_2$ (spectral norm).
+        weight_drift_frobenius: layer name to $\|W_l(k)-W_l(0)\|_F$.
+        sign_changes: fraction of hidden pre-activations whose sign differs from that at step 0.
+        forecast: the step at which the target would be reached if $G(k)$ stood still from here on; None where never.
+    """
+
+    step: int
+    loss: float
+    largest_loss: float
+    gradient_norm: float
+    smallest: float
+    largest: float
+    gram_drift: float
+    last_hidden_smallest: float
+    last_hidden_drift: float
+    weight_drift: dict[str, float]
+    weight_drift_frobenius: dict[str, float]
+    sign_changes: float
+    forecast: int | None
+
+    @property
+    def rayleigh(self) -> float:
+        r"""$\|\nabla F\|^2/(2F)$, which lies between $\lambda_{\min}(G(k))$ and $\lambda_{\max}(G(k))$ (THEORY 1.5)."""
+        return self.gradient_norm**2 / (2 * self.loss) if self.loss > 0 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    r"""A run of gradient descent.
+
+    Args:
+        loss: $F(\theta_k)$ at every recorded step, float64.
+        steps: the recorded steps k, 0 first; ``loss[i]`` belongs to ``steps[i]``.
+        status: CONVERGED, DIVERGED or MAX_STEPS.
+        step_size: $\eta$.
+        probes: the theory's quantities at the checkpoints asked for.
+        seconds: wall-clock time spent stepping, summed over interruptions; probes and set-up not counted.
+        reason: one sentence on how it ended.
+    """
+
+    loss: Float[Tensor, " s"]
+    steps: Int[Tensor, " s"]
+    status: Status
+    step_size: float
+    probes: tuple[Probe, ...] = ()
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def taken(self) -> int:
+        """How many steps were taken."""
+        return int(self.steps[-1])
