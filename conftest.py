@@ -24,7 +24,7 @@ def _fixed_seed() -> None:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets that is not part of the project."""
-    place = Path(os.environ.get("ZEROLOSS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    place = Path(os.environ.get("ZEROLOSS_DATA", Path(__file__).parents[1] / "shared" / "data"))
     if not place.is_dir():
         pytest.skip(f"no data folder at {place}; set ZEROLOSS_DATA")
     return place

@@ -35,6 +35,7 @@ def a_probe(step: int, layers: tuple[str, ...] = ("W1.weight", "W2.weight", "a.w
         "weight_drift": {name: 0.9 * settled / (1 + i) for i, name in enumerate(layers)},
         "weight_drift_frobenius": {name: 1.3 * settled / (1 + i) for i, name in enumerate(layers)},
         "sign_changes": 0.0123 * settled,
+        "whole": True,
         "forecast": 1012,
     }
     return Probe(**{**values, **changes})

@@ -4,8 +4,8 @@ import math
 import re
 
 import pytest
-from report_factory import PROBED, a_network, a_probe, some_data, spaced
 
+from tests.report.report_factory import PROBED, a_network, a_probe, some_data, spaced
 from zeroloss.report.canvas import POINTS, draw, plain_label, thin
 from zeroloss.report.figures import drift_figure, loss_figure, nearest_figure, rayleigh_figure, spectrum_figure
 

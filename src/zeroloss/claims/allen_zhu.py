@@ -65,6 +65,9 @@ def gradient_upper_bound(evidence: Run) -> Verdict:
 def rayleigh(evidence: Run) -> Verdict:
     r"""AZ-13: $\|\nabla F\|^2/(2F) \in [\lambda_{\min}(G), \lambda_{\max}(G)]$ at every probe; an identity, so a violation is a bug."""
     used = [p for p in evidence.probes if p.loss > 0]
+    if not all(p.whole for p in used):
+        reason = "the Gram over all outputs was too large to form; its average over outputs is another matrix"
+        return verdict("AZ-13", evidence, Judgement.NOT_APPLICABLE, None, 0.0, reason)
     if not used:
         return verdict("AZ-13", evidence, Judgement.NOT_APPLICABLE, None, 0.0, "the loss is zero at every probe")
     outside = [max(p.smallest - p.rayleigh, p.rayleigh - p.largest) / p.largest for p in used]

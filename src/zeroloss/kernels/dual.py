@@ -84,24 +84,24 @@ def _hermite_dual(activation: Activation, pairs: Pairs) -> Dual:
     $\tfrac12\mathbb{E}(\sigma(u)-\sigma(v))^2 = \sum_k \tfrac12(a_k(i)-a_k(j))^2 + a_k(i)a_k(j)(1-\rho^k)$, with
     $1-\rho^k = (1-\rho^{k-1}) + \rho^{k-1}w$.
     """
-    same = pairs.left is pairs.right or torch.equal(pairs.left, pairs.right)
-    left = _coefficients(activation, pairs.left)
-    right = left if same else _coefficients(activation, pairs.right)
-    terms = max(left.terms, right.terms)
-    one_norm = same and bool((pairs.left == pairs.left[:1]).all())
+    both = torch.cat([pairs.left, pairs.right])  # one call, so that both sets have the same number of terms
+    coefficients = _coefficients(activation, both)
+    value1, value2 = coefficients.value.split([len(pairs.left), len(pairs.right)])
+    slope1, slope2 = coefficients.slope.split([len(pairs.left), len(pairs.right)])
+    second1, second2 = coefficients.second.split([len(pairs.left), len(pairs.right)])
+    one_norm = bool((both == both[:1]).all())
     rho = 1 - pairs.versine
     power, fall = torch.ones_like(rho), torch.zeros_like(rho)  # rho^k and 1 - rho^k
     half, slope = torch.zeros_like(rho), torch.zeros_like(rho)
-    for k in range(terms):
-        a, b = left.value[:, k], right.value[:, k]
+    for k in range(value1.shape[1]):
+        a, b = value1[:, k], value2[:, k]
         half.addcmul_(torch.outer(a, b), fall)
         if not one_norm:
             half.add_(0.5 * (a[:, None] - b[None, :]) ** 2)
-        slope.addcmul_(torch.outer(left.slope[:, k], right.slope[:, k]), power)
+        slope.addcmul_(torch.outer(slope1[:, k], slope2[:, k]), power)
         fall = fall.addcmul(power, pairs.versine)
         power = power * rho
-    moments = from_half_distances(left.second, right.second, half)
-    return Dual(moments, slope, left.value[:, 0], right.value[:, 0])
+    return Dual(from_half_distances(second1, second2, half), slope, value1[:, 0], value2[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +109,6 @@ class _Coefficients:
     value: Tensor  # n x terms: a_k of sigma
     slope: Tensor  # n x terms: a_k of sigma'
     second: Tensor  # n: E sigma^2, by quadrature, so the diagonal owes nothing to the series
-
-    @property
-    def terms(self) -> int:
-        return self.value.shape[1]
 
 
 def _coefficients(activation: Activation, variance: Tensor) -> _Coefficients:

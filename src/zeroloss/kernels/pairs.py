@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zeroloss.typing import Rows
-
 NEAR = 0.02  # below this 1 - cosine a product of unit vectors keeps too few digits, and the difference is formed instead
 
 
@@ -34,7 +32,7 @@ class Pairs:
     @property
     def scale(self) -> Float[Tensor, "n1 n2"]:
         r"""$\sqrt{S_{ii}S_{jj}}$."""
-        return self.left.sqrt()[:, None] * self.right.sqrt()[None, :]
+        return _geometric_mean(self.left, self.right)
 
     @property
     def products(self) -> Float[Tensor, "n1 n2"]:
@@ -61,6 +59,12 @@ class Pairs:
         return from_half_distances(self.left + variance, self.right + variance, self.half_distances)
 
 
+def _geometric_mean(left: Tensor, right: Tensor) -> Tensor:
+    """sqrt(a b) without overflow, and exactly a where a = b, which makes the diagonal exact."""
+    roots = left.sqrt()[:, None] * right.sqrt()[None, :]
+    return torch.where(left[:, None] == right[None, :], left[:, None], roots)
+
+
 def _norm_gap(left: Tensor, right: Tensor) -> Tensor:
     return 0.5 * (left.sqrt()[:, None] - right.sqrt()[None, :]) ** 2
 
@@ -82,12 +86,12 @@ def from_half_distances(left: Tensor, right: Tensor, half_distances: Tensor) -> 
         >>> from_half_distances(one, one, 0.5 * one[:, None]).products
         tensor([[0.5000]], dtype=torch.float64)
     """
-    scale = left.sqrt()[:, None] * right.sqrt()[None, :]
+    scale = _geometric_mean(left, right)
     versine = (half_distances - _norm_gap(left, right)) / torch.where(scale > 0, scale, torch.ones_like(scale))
     return Pairs(left, right, torch.where(scale > 0, versine.clamp(0, 2), torch.ones_like(scale)))
 
 
-def input_pairs(x1: Rows, x2: Rows | None = None) -> Pairs:
+def input_pairs(x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None = None) -> Pairs:
     r"""Second moments of the inputs, $S_{ij} = \langle x_i, x_j\rangle/d$, exact to rounding for near duplicates too.
 
     $1-\cos$ comes from one matrix product; where it is below 0.02 it is formed again from the difference

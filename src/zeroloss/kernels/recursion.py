@@ -19,7 +19,6 @@ from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
 from zeroloss.networks import GaussianLinear, Residual, Scale, activation_of
-from zeroloss.typing import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ class State:
     gaussian: bool
 
 
-def walk(module: nn.Module, x1: Rows, x2: Rows | None, parts: Mapping[nn.Module, int]) -> State:
+def walk(module: nn.Module, x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None, parts: Mapping[nn.Module, int]) -> State:
     """Carry the inputs' moments through the module.
 
     Args:

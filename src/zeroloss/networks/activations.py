@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from zeroloss.errors import unknown_name
@@ -171,6 +170,8 @@ def _unit_mean(f: Callable[[Tensor], Tensor], activation: Activation) -> Float[T
 
 def _supremum(f: Callable[[Tensor], Tensor]) -> float:
     """The largest |f| on [-40, 40]: beyond it every activation here is linear or flat to rounding."""
+    from scipy.optimize import minimize_scalar  # slow to import, and most users never ask for a supremum
+
     grid = torch.linspace(-40, 40, 160_001, dtype=torch.float64)
     values = f(grid).abs()
     top = int(values.argmax())

@@ -23,7 +23,7 @@ def _legendre() -> tuple[Tensor, Tensor]:
 
 def gaussian_rule(
     variance: Float[Tensor, " n"], kinks: tuple[float, ...] = ()
-) -> tuple[Float[Tensor, "n q"], Float[Tensor, "n q"]]:
+) -> tuple[Float[Tensor, "rules q"], Float[Tensor, "rules q"]]:
     r"""Nodes $z$ and weights with $\mathbb{E}f(\sqrt v Z) \approx \sum_q w_q f(\sqrt v z_q)$, for $Z\sim N(0,1)$.
 
     Composite Gauss-Legendre panels that never straddle a kink of $f$. Gauss-Hermite converges like 1/N at a kink; this

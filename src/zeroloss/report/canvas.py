@@ -6,8 +6,8 @@ import io
 import math
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -15,7 +15,7 @@ import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from zeroloss.report.format import integer, power
 
@@ -77,7 +77,7 @@ def draw(label: str, paint: Callable[[Axes], None]) -> str:
         An ``<svg>`` element to be placed inside HTML: no namespace, no size, colours as CSS variables, everything escaped.
 
     Example:
-        >>> draw("a <line>", lambda axes: axes.plot([0, 1], [0, 1]))[:59]
+        >>> draw("a <line>", lambda axes: axes.plot([0, 1], [0, 1]))[:60]
         '<svg viewBox="0 0 331.2 237.6" role="img" aria-label="a &lt;'
     """
     with matplotlib.style.context("default"), matplotlib.rc_context(_STYLE), warnings.catch_warnings():
@@ -160,8 +160,8 @@ def log_axis(axes: Axes, which: str, values: Iterable[float]) -> None:
         which: ``"x"`` or ``"y"``.
         values: what must fit; what is not drawable is passed over.
     """
-    logs = [math.log10(value) for value in values if drawable(value)] or [0.0]
-    low, high = max(-DECADES, math.floor(min(logs))), min(DECADES, math.ceil(max(logs)))
+    logs = [math.log10(value) for value in gaps(values) if drawable(value)] or [0.0]
+    low, high = math.floor(min(logs)), math.ceil(max(logs))
     if low >= high:
         low, high = (low - 1, low) if low >= DECADES else (low, low + 1)
     span = high - low
@@ -171,9 +171,9 @@ def log_axis(axes: Axes, which: str, values: Iterable[float]) -> None:
     getattr(axes, f"set_{which}lim")(10 ** (low - margin), 10 ** (high + margin))
     getattr(axes, f"set_{which}ticks")([10.0**e for e in marks], labels=[power(e) for e in marks])
     axis = getattr(axes, f"{which}axis")
-    axis.set_minor_locator(NullLocator())
-    if span <= 3:
-        getattr(axes, f"set_{which}ticks")([k * 10.0**e for e in range(low, high) for k in range(2, 10)], labels=[], minor=True)
+    between = [k * 10.0**e for e in range(low, high) for k in range(2, 10)] if span <= 3 else []
+    axis.set_minor_locator(FixedLocator(between))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def count_axis(axes: Axes, last: int) -> None:
@@ -214,6 +214,7 @@ def _inline(document: str, label: str) -> str:
     box = root.get("viewBox", "")
     root.attrib.clear()
     root.attrib.update({"viewBox": box, "role": "img", "aria-label": label})
+    own = f"f{zlib.crc32(label.encode('utf-8', 'replace')):08x}-"  # ids must differ from figure to figure of one page
     used = set()
     for parent in list(root.iter()):
         for child in list(parent):
@@ -228,15 +229,15 @@ def _inline(document: str, label: str) -> str:
             element.set("style", _themed(element.attrib["style"]))
         for key in ("href", "clip-path"):
             if key in element.attrib and (found := _REFERENCE.search(element.attrib[key])):
-                used.add(found[1])
+                used.add(own + found[1])
+                element.set(key, element.attrib[key].replace("#", "#" + own))
         if element.tag == "text":
             _lower_subscript(element)
         element.text = _unindented(element.text)
         element.tail = _unindented(element.tail)
-    for element in root.iter():  # ids repeat from figure to figure; only hashed ones that something points to may stay
-        if element.get("id") not in used:
-            with suppress(KeyError):
-                del element.attrib["id"]
+    for element in root.iter():  # only what something points to keeps its id
+        if (name := own + element.attrib.pop("id", "")) in used:
+            element.set("id", name)
     return ET.tostring(root, encoding="unicode")
 
 

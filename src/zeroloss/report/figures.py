@@ -172,7 +172,7 @@ def drift_figure(network: NetworkResult) -> Panel:
             style: dict[str, Any] = {"color": _COLOURS[i % 5], "linestyle": _DASHES[i % 4], "marker": _MARKERS[i % 6]}
             axes.plot(steps, gaps(drifts), label=plain_label(name), **style)
         axes.plot(steps, gaps(gram), color=INK, linestyle="--", marker="x", markersize=5, linewidth=1.4, label="G, relative")
-        log_axis(axes, "x", steps)
+        log_axis(axes, "x", [float(step) for step in steps])
         log_axis(axes, "y", values)
         axes.set_xlabel("step k")
         axes.set_ylabel("drift since step 0")

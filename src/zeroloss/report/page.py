@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from zeroloss.claims import CLAIMS
 from zeroloss.errors import FileError
 from zeroloss.report import format as text
 from zeroloss.report import words
@@ -16,30 +17,8 @@ from zeroloss.study.result import StudyResult
 from zeroloss.training import replace_file
 
 
-def write_report(result: StudyResult, folder: Path | str) -> Path:
-    """Write ``report.html`` into a run folder, all of it or none; the same result gives the same bytes.
-
-    Args:
-        result: a finished study.
-        folder: its run folder, made where it is missing.
-
-    Returns:
-        The file: HTML with its style and figures inside, which asks nothing of any network.
-
-    Raises:
-        FileError: where the file cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> from zeroloss.study.result import DataSummary
-        >>> from zeroloss.study.specification import Study
-        >>> data = DataSummary("digits", 2, 64, 1, ("3", "8"), (1, 1), 0.5, (0.5, 0.5), (), (), 0.0)
-        >>> result = StudyResult(Study(), data, (), (), "Nothing was trained.", {}, {})
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = write_report(result, folder)
-        ...     path.name, path.read_text(encoding="utf-8")[:15]
-        ('report.html', '<!doctype html>')
-    """
+def write_page(result: StudyResult, folder: Path | str) -> Path:
+    """Write the page; see :func:`zeroloss.write_report`, which loads this module when it is first needed."""
     path = Path(folder) / "report.html"
     page = render(result).encode("utf-8", "replace")
     try:
@@ -72,6 +51,7 @@ def render(result: StudyResult) -> str:
     )
     template = environment.from_string(room.joinpath("template.html").read_text(encoding="utf-8"))
     return template.render(
+        claims={claim.id: claim for claim in CLAIMS},
         result=result,
         style=Markup(room.joinpath("style.css").read_text(encoding="utf-8")),
         headline=words.headline(result),

@@ -19,7 +19,7 @@ from zeroloss.training import descend
 
 SEEDS = 5
 SWEEP_ROWS = 10
-SWEEP_STEPS = 64
+SWEEP_STEPS = 32
 WIDTHS = {"quick": (32, 64, 128, 256, 512, 1024), "full": (64, 128, 256, 512, 1024, 2048, 4096)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ class StudyResult:
     timings: dict[str, float]
 
     def to_json(self) -> str:
-        """The result as JSON; NaN and infinity as strings, since JSON has neither."""
+        """The result as JSON, which has no NaN or infinity: those stand as ``{"float": "nan"}``."""
         return json.dumps(_plain(asdict(self)), indent=1, allow_nan=False) + "\n"
 
 
@@ -183,27 +184,20 @@ def read_result(folder: str | Path) -> StudyResult:
         raise FileError(path, f"is damaged ({type(error).__name__})", "run the study again") from error
 
 
-_SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, float) and value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
     return value
 
 
 def _restore(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _restore(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_restore(v) for v in value]
-    return _SPECIAL.get(value, value) if isinstance(value, str) else value
+        return float(value["float"]) if value.keys() == {"float"} else {k: _restore(v) for k, v in value.items()}
+    return [_restore(v) for v in value] if isinstance(value, list) else value
 
 
 def _deep_tuple(value: Any) -> Any:

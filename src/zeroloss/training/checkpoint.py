@@ -31,7 +31,7 @@ class Checkpoint:
         probes: those taken so far.
         seconds: time spent stepping.
         status: empty while the run goes on; else how it ended.
-        weights: parameter name to value.
+        movement: parameter name to its value less its initial value, which the seed gives back.
     """
 
     step: int
@@ -39,7 +39,7 @@ class Checkpoint:
     probes: tuple[Probe, ...]
     seconds: float
     status: str
-    weights: Mapping[str, Tensor]
+    movement: Mapping[str, Tensor]
 
 
 def fingerprint(module: nn.Module, data: Dataset, settings: str) -> str:
@@ -68,7 +68,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, mark: str) -> None:
         checkpoint: what.
         mark: the run's fingerprint.
     """
-    tensors = {f"weight:{name}": value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}
+    tensors = {f"moved:{name}": value.cpu().contiguous() for name, value in checkpoint.movement.items()}
     tensors["loss"] = torch.tensor(checkpoint.loss, dtype=torch.float64)
     state = {
         "step": checkpoint.step,
@@ -103,8 +103,8 @@ def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
         state = json.loads(header["state"])
         probes = tuple(Probe(**p) for p in state["probes"])
         loss: list[float] = tensors.pop("loss").tolist()
-        weights = {name.removeprefix("weight:"): value for name, value in tensors.items()}
-        found = Checkpoint(int(state["step"]), loss, probes, float(state["seconds"]), str(state["status"]), weights)
+        movement = {name.removeprefix("moved:"): value for name, value in tensors.items()}
+        found = Checkpoint(int(state["step"]), loss, probes, float(state["seconds"]), str(state["status"]), movement)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FileError(path, f"is damaged ({type(error).__name__})", "delete it to train from the start") from error
     if header["mark"] != mark:

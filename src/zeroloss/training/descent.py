@@ -17,6 +17,7 @@ from zeroloss.training.checkpoint import Checkpoint, fingerprint, read_checkpoin
 from zeroloss.training.probes import Prober
 from zeroloss.training.steps import step_size
 from zeroloss.training.trajectory import Probe, Status, Trajectory
+from zeroloss.training.weights import Weights
 
 LOSSES = ("squared",)
 BLOW_UP = 1e6  # a loss this many times its start is called divergence; catapults stay far below
@@ -69,8 +70,7 @@ def descend(
     """
     _check(loss, batch, max_steps, until)
     x, y = match(module, data.x), match(module, data.y)
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    if not trained:
+    if not any(p.requires_grad for p in module.parameters()):
         raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
     with torch.no_grad():
         outputs = _forward(module, x)
@@ -84,21 +84,19 @@ def descend(
     path = None if checkpoint is None else Path(checkpoint)
     mark = fingerprint(module, data, f"{loss} {eta!r} {until!r} {sorted(asked)}") if path else ""
 
+    weights = Weights(module)
     losses: list[float] = []
     taken: tuple[Probe, ...] = ()
     seconds, first = 0.0, 0
     if path is not None and (found := read_checkpoint(path, mark)) is not None:
         first, losses, taken, seconds = found.step, found.loss, found.probes, found.seconds
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(found.weights[name])
+        weights.restore(found.movement)
         ended = len(losses) > first  # the loss of its last step is there already
         if ended and (first >= max_steps or found.status == Status.DIVERGED or losses[-1] <= until * losses[0]):
             return _trajectory(losses, Status(found.status), eta, taken, seconds)
         del losses[first:]
         taken = tuple(p for p in taken if p.step < first)
 
-    parameters: list[Tensor] = list(trained.values())
     clock = saved = time.perf_counter()
     k = first
     while True:
@@ -111,20 +109,18 @@ def descend(
             clock += time.perf_counter() - pause
         if status is not None:
             break
-        gradients = torch.autograd.grad(value, parameters)
-        with torch.no_grad():
-            torch._foreach_add_(parameters, gradients, alpha=-eta)
+        weights.step(torch.autograd.grad(value, weights.parameters), eta)
         k += 1
         now = time.perf_counter()
         if progress is not None and k % 16 == 0:
             progress(k, losses[-1])
         if path is not None and now - saved > CHECKPOINT_SECONDS:
-            write_checkpoint(path, Checkpoint(k, losses, taken, seconds + now - clock, "", trained), mark)
+            write_checkpoint(path, Checkpoint(k, losses, taken, seconds + now - clock, "", weights.movement), mark)
             saved = time.perf_counter()
             clock += saved - now
     seconds += time.perf_counter() - clock
     if path is not None:
-        write_checkpoint(path, Checkpoint(k, losses, taken, seconds, status, trained), mark)
+        write_checkpoint(path, Checkpoint(k, losses, taken, seconds, status, weights.movement), mark)
     if progress is not None:
         progress(k, losses[-1])
     return _trajectory(losses, status, eta, taken, seconds)

@@ -76,6 +76,7 @@ class Prober:
             weight_drift={name: spectral_norm(_matrix(m)) for name, m in moved.items()},
             weight_drift_frobenius={name: float(m.norm()) for name, m in moved.items()},
             sign_changes=_changed(_signs(now, self._x), self._signs),
+            whole=self._output == "full",
             forecast=None if left is None else step + left,
         )
 

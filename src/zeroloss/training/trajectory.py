@@ -34,6 +34,7 @@ class Probe:
         weight_drift: layer name to $\|W_l(k)-W_l(0)\|_2$ (spectral norm).
         weight_drift_frobenius: layer name to $\|W_l(k)-W_l(0)\|_F$.
         sign_changes: fraction of hidden pre-activations whose sign differs from that at step 0.
+        whole: whether $G$ covers all nk outputs; else it is the n×n average over outputs, whose spectrum need not hold the quotient.
         forecast: the step at which the target would be reached if $G(k)$ stood still from here on; None where never.
     """
 
@@ -49,12 +50,13 @@ class Probe:
     weight_drift: dict[str, float]
     weight_drift_frobenius: dict[str, float]
     sign_changes: float
+    whole: bool
     forecast: int | None
 
     @property
     def rayleigh(self) -> float:
         r"""$\|\nabla F\|^2/(2F)$, which lies between $\lambda_{\min}(G(k))$ and $\lambda_{\max}(G(k))$ (THEORY 1.5)."""
-        return self.gradient_norm**2 / (2 * self.loss) if self.loss > 0 else float("nan")
+        return self.gradient_norm * self.gradient_norm / (2 * self.loss) if self.loss > 0 else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
