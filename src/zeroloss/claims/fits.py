@@ -57,10 +57,10 @@ def fit_slope(sweep: Sweep, quantity: str) -> Slope:
     widths = sorted({p.width for p in sweep.points})
     decades = float(np.log10(widths[-1] / widths[0]))
     values = [p.values[quantity] for p in sweep.points]
-    if not all(np.isfinite(v) and v > 0 for v in values):
-        return Slope(
-            float("nan"), (float("nan"), float("nan")), 0.0, len(seeds), decades, f"{quantity} is not positive everywhere"
-        )
+    positive = all(np.isfinite(v) and v > 0 for v in values)
+    if len(widths) < 2 or not positive:
+        problem = f"{quantity} is not positive everywhere" if len(widths) > 1 else "one width only"
+        return Slope(float("nan"), (float("nan"), float("nan")), 0.0, len(seeds), decades, problem)
     by_seed = [_line([p for p in sweep.points if p.seed == seed], quantity) for seed in seeds]
     x, y = (np.concatenate(column) for column in zip(*by_seed, strict=True))
     slope, rest = _regress(x, y)

@@ -45,7 +45,7 @@ def claims_command(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps([asdict(v) for v in verdicts], indent=1))
     else:
-        show_verdicts(out, verdicts)
+        show_verdicts(out, verdicts, reasons=True)
     return int(any(v.status is Judgement.VIOLATED for v in verdicts))
 
 

@@ -89,28 +89,39 @@ def show_forecast(out: Console, prepared: Prepared, max_steps: int) -> None:
 def show_networks(out: Console, networks: Iterable[NetworkResult]) -> None:
     """A table, one row a network."""
     table = Table(title="Networks", title_justify="left")
-    for name in ("network", "status", "steps", "forecast", "final/first loss", "lambda_min", "condition"):
-        table.add_column(name, justify="left" if name in ("network", "status") else "right")
+    table.add_column("network", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for name in ("steps", "forecast", "loss ratio", "smallest G", "condition"):
+        table.add_column(name, justify="right", overflow="fold")
     for n in networks:
         told = "never" if n.forecast.steps is None else f"{n.forecast.steps:,}"
-        smallest = n.probes[0].smallest if n.probes else None
-        table.add_row(
-            escape(n.spec.name),
-            status(n.status),
-            f"{n.steps:,}",
-            told,
-            number(n.loss_ratio),
-            number(smallest),
-            number(n.forecast.condition),
-        )
+        smallest = number(n.probes[0].smallest if n.probes else None)
+        row = (f"{n.steps:,}", told, number(n.loss_ratio), smallest, number(n.forecast.condition))
+        table.add_row(escape(n.spec.name), status(n.status), *row)
     out.print(table)
 
 
-def show_verdicts(out: Console, verdicts: Iterable[Verdict]) -> None:
-    """A table, one row a claim and subject."""
+def show_verdicts(out: Console, verdicts: Iterable[Verdict], reasons: bool = False) -> None:
+    """A table, one row a claim and subject.
+
+    Args:
+        out: where.
+        verdicts: which.
+        reasons: whether to give every reason; without, only those of verdicts other than HOLDS are given, below the table.
+    """
+    shown = list(verdicts)
     table = Table(title="Claims", title_justify="left")
-    for name in ("claim", "verdict", "subject", "reason"):
-        table.add_column(name, overflow="fold")
-    for v in verdicts:
-        table.add_row(v.claim, status(v.status), escape(v.subject), escape(v.reason))
+    table.add_column("claim", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("subject", overflow="fold")
+    for name in ("observed", "bound"):
+        table.add_column(name, justify="right", overflow="fold")
+    if reasons:
+        table.add_column("reason", overflow="fold")
+    for v in shown:
+        reason = [escape(v.reason)] if reasons else []
+        table.add_row(v.claim, status(v.status), escape(v.subject), number(v.observed), number(v.bound), *reason)
     out.print(table)
+    for v in shown:
+        if not reasons and v.status != "HOLDS":
+            out.print(f"{v.claim} is {status(v.status)} for {escape(v.subject)}: {escape(v.reason)}")

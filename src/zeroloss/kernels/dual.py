@@ -86,9 +86,10 @@ def _hermite_dual(activation: Activation, pairs: Pairs) -> Dual:
     """
     both = torch.cat([pairs.left, pairs.right])  # one call, so that both sets have the same number of terms
     coefficients = _coefficients(activation, both)
-    value1, value2 = coefficients.value.split([len(pairs.left), len(pairs.right)])
-    slope1, slope2 = coefficients.slope.split([len(pairs.left), len(pairs.right)])
-    second1, second2 = coefficients.second.split([len(pairs.left), len(pairs.right)])
+    n1 = len(pairs.left)
+    value1, value2 = coefficients.value[:n1], coefficients.value[n1:]
+    slope1, slope2 = coefficients.slope[:n1], coefficients.slope[n1:]
+    second1, second2 = coefficients.second[:n1], coefficients.second[n1:]
     one_norm = bool((both == both[:1]).all())
     rho = 1 - pairs.versine
     power, fall = torch.ones_like(rho), torch.zeros_like(rho)  # rho^k and 1 - rho^k

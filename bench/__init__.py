@@ -1,0 +1,1 @@
+"""Side-by-side timings: every figure is a ratio of two things timed in one run."""
