@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: study test test-all bench docs lint clean help
+.PHONY: study test test-all bench results docs lint clean help
 
 help:
 	@echo "make study      drive three networks to zero loss on real digits, and explain why it worked"
 	@echo "make test       the test suite (minutes);  make test-all  with the slow tests"
+	@echo "make results    write docs/results again from the default study"
 	@echo "make lint       ruff, types, layers;       make bench     timings as ratios;   make docs  the manual"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -45,6 +46,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+results: $(VENV)/.dev
+	$(BIN)/python -m bench.results
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
