@@ -54,7 +54,7 @@ def verdict(
 
 
 def judge_slope(claim: str, sweep: Sweep, slope: Slope, power: float, quantity: str) -> Verdict:
-    r"""The rule for an upper bound $Q \le C m^p$ in a sweep to infinity: falsified where the interval lies above p.
+    r"""The rule for an upper bound $Q \le C m^p$, logarithms of m allowed, in a sweep to infinity.
 
     Args:
         claim: its id.
@@ -64,15 +64,17 @@ def judge_slope(claim: str, sweep: Sweep, slope: Slope, power: float, quantity: 
         quantity: in words.
 
     Returns:
-        VIOLATED where the whole interval is above p, INCONCLUSIVE where the fit should decide nothing, else HOLDS, tight
-        where the interval contains p.
+        VIOLATED where the whole interval is above p for $Q$ and for $Q/\log m$; INCONCLUSIVE where only the first is, or where the
+        fit should decide nothing; else HOLDS, tight where the interval contains p.
     """
     low, high = slope.interval
     span = f"slope {slope.estimate:.3f} in m, 95 % interval [{low:.3f}, {high:.3f}], {slope.seeds} seeds, {slope.decades:.1f} decades"
     if slope.problem:
-        status, word = Judgement.INCONCLUSIVE, f"{slope.problem}"
+        status, word = Judgement.INCONCLUSIVE, slope.problem
+    elif low - slope.log_shift > power:
+        status, word = Judgement.VIOLATED, f"above the bound {power:g}, with a logarithm allowed too"
     elif low > power:
-        status, word = Judgement.VIOLATED, f"above the bound {power:g}"
+        status, word = Judgement.INCONCLUSIVE, f"above the bound {power:g}, but not with a logarithm of m allowed"
     else:
         status, word = (
             Judgement.HOLDS,
