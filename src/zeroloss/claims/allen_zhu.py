@@ -79,7 +79,7 @@ def rayleigh(evidence: Run) -> Verdict:
 
 
 def linear_rate(evidence: Run) -> Verdict:
-    r"""AZ-16: after the first two decades, $\log F$ falls in a straight line in k, and not like a power of k."""
+    r"""AZ-16: over the second half of its decades, $\log F$ falls in a straight line in k, and not like a power of k."""
     loss = evidence.loss.numpy()
     if not np.isfinite(loss).all():
         return verdict("AZ-16", evidence, Judgement.VIOLATED, None, 0.99, "the loss stopped being finite")
@@ -87,11 +87,11 @@ def linear_rate(evidence: Run) -> Verdict:
         ratio = loss.min() / loss[0] if loss[0] > 0 else 0.0
         reason = f"the loss fell to {ratio:.1e} of its start; five decades are needed to tell a line from a power"
         return verdict("AZ-16", evidence, Judgement.INCONCLUSIVE, None, 0.99, reason)
-    start = max(1, int(np.argmax(loss <= 1e-2 * loss[0])))
+    start = max(1, int(np.argmax(loss <= np.sqrt(loss[0] * max(loss.min(), 1e-300)))))
     positive = np.arange(start, len(loss))[loss[start:] > 0]
     if len(positive) < 20:
         return verdict(
-            "AZ-16", evidence, Judgement.INCONCLUSIVE, None, 0.99, f"only {len(positive)} steps after the first two decades"
+            "AZ-16", evidence, Judgement.INCONCLUSIVE, None, 0.99, f"only {len(positive)} steps in the second half of its decades"
         )
     steps = positive.astype(np.float64)
     logs = np.log(loss[positive])

@@ -42,7 +42,7 @@ def duration(seconds: float) -> str:
     """A time that a person reads at a glance.
 
     Example:
-        >>> duration(0.4), duration(75), duration(7300)
+        >>> duration(0.4), duration(75.0), duration(7300.0)
         ('0.4 s', '1 min 15 s', '2 h 2 min')
     """
     if seconds < 60:
