@@ -19,5 +19,7 @@ def test_500_steps_at_width_4096_follow_the_prediction():
     predicted = predict_descent(kernel, residual, run.step_size, run.steps)
     actual = (2 * run.loss).sqrt()
     error = ((predicted - actual) / actual).abs()
-    print(f"largest relative error over 500 steps: {100 * float(error.max()):.2f} % (at step 300: {100 * float(error[300]):.2f} %)")
+    print(
+        f"largest relative error over 500 steps: {100 * float(error.max()):.2f} % (at step 300: {100 * float(error[300]):.2f} %)"
+    )
     assert float(error.max()) < 0.05

@@ -15,7 +15,7 @@ from zeroloss.study.specification import NetworkSpec, TrainingSpec
 STANDARD = (
     NetworkSpec("AZ fully connected, ReLU", "fully_connected", "allen-zhu", "relu", 512, 2),
     NetworkSpec("DU fully connected, erf", "fully_connected", "du", "erf", 512, 2),
-    NetworkSpec("DU ResNet, softplus", "resnet", "du", "softplus", 512, 2),
+    NetworkSpec("DU ResNet, erf", "resnet", "du", "erf", 512, 2),
 )
 _SEVERITY = (Judgement.NOT_APPLICABLE, Judgement.HOLDS, Judgement.INCONCLUSIVE, Judgement.VIOLATED)
 
@@ -62,21 +62,19 @@ def check(claim_id: str, budget: str = "quick") -> Verdict:
     claim = find_claim(claim_id)
     if budget not in WIDTHS:
         raise unknown_name("budget", budget, WIDTHS)
-    verdicts = judge([claim], standard_setting(claim.evidence, budget))
+    verdicts = judge([claim], standard_setting(claim, budget))
     return max(verdicts, key=lambda v: _SEVERITY.index(v.status))
 
 
-def standard_setting(evidence: str, budget: str) -> Setting:
-    """The setting of :func:`check`; runs are made only for claims that are judged on runs."""
+def standard_setting(claim: Claim, budget: str) -> Setting:
+    """The setting of :func:`check`: the networks that the claim speaks of, trained only where it is judged on runs."""
     data = load("digits", n=40, classes=(3, 8))
+    specs = tuple(s for s in STANDARD if claim.scheme in ("", s.scheme))
     runs: tuple[Run, ...] = ()
-    if evidence == "run":
+    if claim.evidence == "run":
         training = TrainingSpec(dtype="float64", device="cpu", max_steps=4000, until=1e-6)
-        specs = [
-            s if s.activation != "softplus" else NetworkSpec("DU ResNet, erf", "resnet", "du", "erf", 512, 2) for s in STANDARD
-        ]
         runs = tuple(train(prepare(spec, data, training), data, training)[1] for spec in specs)
-    return Setting(data, STANDARD, runs, budget)
+    return Setting(data, specs, runs, budget)
 
 
 def _speaks_of(claim: Claim, evidence: Evidence) -> bool:

@@ -19,10 +19,9 @@ from zeroloss.study.building import build, find_device
 from zeroloss.study.explanation import explain_network
 from zeroloss.study.result import Forecast, NetworkResult
 from zeroloss.study.specification import NetworkSpec, TrainingSpec
-from zeroloss.training import Linearised, Trajectory, descend, linearise, powers_of_two, step_size
+from zeroloss.training import AUTO_FRACTION, FULL_GRAM, Linearised, Trajectory, descend, linearise, powers_of_two, step_size
 
 CURVE_POINTS = 300
-FULL_GRAM = 2500  # rows n*k up to which the forecast uses the Gram over all outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +73,14 @@ def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepare
     linearised = linearise(whole, residual)
     device = find_device(training.device)
     module = build(spec, data.x.shape[1], data.outputs, getattr(torch, training.dtype)).to(device)
-    if training.step == "auto":
-        eta = 1.0 / float(linearised.eigenvalues[-1]) if float(linearised.eigenvalues[-1]) > 0 else step_size("auto", exact, data)
-    else:
-        eta = step_size(training.step, exact, data)
+    largest = float(linearised.eigenvalues[-1])
+    # the spectrum is at hand already, unless the Gram over all outputs was too large to form
+    known = training.step == "auto" and largest > 0 and (whole is not mean or data.outputs == 1)
+    eta = AUTO_FRACTION / largest if known else step_size(training.step, exact, data)
     steps = linearised.steps_to(eta, training.until)
     horizon = training.max_steps if steps is None else min(steps, training.max_steps)
     ratio = float(linearised.norms(eta, [horizon])[0]) ** 2 / max(float(linearised.weights.sum()), 1e-300)
-    smallest, largest = float(linearised.eigenvalues[0]), float(linearised.eigenvalues[-1])
+    smallest = float(linearised.eigenvalues[0])
     condition = largest / smallest if smallest > 0 else float("inf")
     return Prepared(
         spec,

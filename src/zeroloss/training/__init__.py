@@ -3,11 +3,13 @@
 from zeroloss.training.checkpoint import replace_file
 from zeroloss.training.descent import descend, powers_of_two
 from zeroloss.training.linearised import Linearised, linearise, predict_descent
-from zeroloss.training.probes import Prober
-from zeroloss.training.steps import step_size, theory_step
+from zeroloss.training.probes import FULL_GRAM, Prober
+from zeroloss.training.steps import AUTO_FRACTION, step_size, theory_step
 from zeroloss.training.trajectory import Probe, Status, Trajectory
 
 __all__ = [
+    "AUTO_FRACTION",
+    "FULL_GRAM",
     "Linearised",
     "Probe",
     "Prober",
