@@ -87,7 +87,7 @@ def test_claims_and_data(capsys):
     assert main(["claims", "AZ-01"]) == 0
     assert "HOLDS" in capsys.readouterr().out
     assert main(["data", "iris"]) == 0
-    assert "identical rows" in capsys.readouterr().out
+    assert "identical inputs" in capsys.readouterr().out
     assert main(["data", "digits", "-n", "10", "--classes", "3,8", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"] == [5, 5]
 
@@ -163,6 +163,9 @@ def files(tmp_path):
         ["--dtype", "float8"],
         ["--device", "abacus"],
         ["--seed", "x"],
+        ["--seed", "99999999999999999999999"],
+        ["--device", "meta"],
+        ["--width", "100000000", "--network", "resnet"],
         ["--from", "missing.toml"],
         ["--frobnicate"],
     ],
@@ -203,7 +206,7 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("zeroloss.study.run.write_table", full)
     assert main(["study", *QUICK, "--out", str(tmp_path / "run")]) == 2
-    assert "No space left on device; free space" in capsys.readouterr().err
+    assert "No space left on device; free some space" in capsys.readouterr().err
 
 
 def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):

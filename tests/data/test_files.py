@@ -231,3 +231,12 @@ def test_missing_and_folder(tmp_path: Path) -> None:
         load("folder.npz", root=tmp_path)
     with pytest.raises(FileError, match=r"none\.csv: does not exist; check the name"):
         load("none.csv", root=tmp_path)
+
+
+def test_text_among_measured_targets_is_a_mistake_and_not_a_class(tmp_path):
+    path = tmp_path / "typo.csv"
+    path.write_text("1,2,0.5\n2,3,1.25\n3,4,n/a\n")
+    with pytest.raises(FileError, match=r"has 'n/a' for the target in line 3, among numbers"):
+        load(str(path))
+    path.write_text("1,2,1\n2,3,2\n3,4,other\n2,2,1\n")  # whole numbers may name classes beside words
+    assert load(str(path), normalise="none").outputs == 3

@@ -131,6 +131,35 @@ def test_refusals(module, output, message):
         gram(module.double(), rows(3, 5), output)
 
 
+class TiedParameter(nn.Module):
+    """Two layers that hold one parameter: neither layer's calls show the other's share of the gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.tanh(self.first(x))).sum(dim=1)
+
+
+class FunctionalUse(nn.Module):
+    """An encoder whose weight is used again, transposed, without a call of its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e = nn.Linear(5, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(torch.tanh(self.e(x)), self.e.weight.T)
+
+
+@pytest.mark.parametrize("build", [TiedParameter, FunctionalUse])
+def test_uses_that_no_call_shows_are_refused_not_computed_wrongly(build):
+    with pytest.raises(ValueError, match="outside its own layer"):
+        gram(build().double(), rows(4, 5))
+
+
 def test_modules_are_left_as_they_were():
     net = CASES[1].build(5, 6, 2)
     before = {k: v.clone() for k, v in net.state_dict().items()}

@@ -124,6 +124,18 @@ def test_inputs_near_duplicates(gap):
     assert float(input_pairs(x, y).versine) == pytest.approx(float(exact), rel=1e-9)
 
 
+@pytest.mark.parametrize("stretch", [1.0, 1 + 1e-9, 1.1])
+def test_inputs_of_other_norms(stretch):
+    """Nearly parallel rows of different norm: the gap of the norms must not count as distance."""
+    x = torch.tensor([[0.6, 0.8, 0.0]], dtype=torch.float64)
+    y = stretch * (x + 1e-6 * torch.tensor([[-0.8, 0.6, 0.5]], dtype=torch.float64))
+    with mpmath.workdps(50):
+        u, v = ([mpmath.mpf(c) for c in t[0].tolist()] for t in (x, y))
+        dot = sum(p * q for p, q in zip(u, v, strict=True))
+        exact = 1 - dot / mpmath.sqrt(sum(p * p for p in u) * sum(q * q for q in v))
+    assert float(input_pairs(x, y).versine) == pytest.approx(float(exact), rel=1e-3 if stretch > 1.05 else 1e-6)
+
+
 def test_zero_rows_give_zero_products_and_no_nan():
     x = torch.tensor([[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     found = input_pairs(x)

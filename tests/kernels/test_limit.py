@@ -13,7 +13,7 @@ from tests.cases import CASES, Case, rows
 from zeroloss import fully_connected, gram, limit_kernel, resnet
 from zeroloss.gram import layer_grams
 from zeroloss.kernels import layer_kernels
-from zeroloss.networks import Residual, Scale
+from zeroloss.networks import GaussianLinear, Residual, Scale
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -128,6 +128,30 @@ def test_a_plain_torch_module_with_torchs_own_draw():
     assert relative(mean, limit_kernel(build())(x)) < 0.05
 
 
+def test_uniform_first_layers_are_not_gaussian_at_any_width():
+    """What the docstring owns up to: torch's uniform draw, one input, per cents off however wide; our draw is not."""
+    x = torch.linspace(0.5, 1.5, 5, dtype=torch.float64)[:, None]
+    gaps = {}
+    for name, first in (("torch", nn.Linear), ("ours", None)):
+        total = []
+        for seed in range(2):
+            torch.manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed)
+            layer = first(1, 50_000) if first else GaussianLinear(1, 50_000, variance=1 / 3, generator=generator)
+            net = nn.Sequential(layer, nn.Tanh(), nn.Linear(50_000, 1)).double()
+            total.append(gram(net, x))
+        gaps[name] = relative(torch.stack(total).mean(0), limit_kernel(net)(x))
+    assert 0.03 < gaps["torch"] < 0.15
+    assert gaps["ours"] < 0.02
+
+
+def test_biases_count_in_the_tangent_kernel():
+    """One linear layer with a bias: K = x.x' + 1 exactly, at any width."""
+    x = rows(4, 3)
+    assert torch.allclose(limit_kernel(nn.Linear(3, 7))(x), x @ x.T + 1, rtol=1e-13)
+    assert torch.allclose(gram(nn.Linear(3, 7).double(), x), x @ x.T + 1, rtol=1e-13)
+
+
 def test_frozen_layers_are_left_out_of_both():
     net = fully_connected(6, 2048, 2, scheme="du", activation="erf")
     net.W1.weight.requires_grad_(False)
@@ -176,8 +200,9 @@ def test_bad_rows_are_named(call, message):
     [
         (nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)), "'1' of type BatchNorm1d"),
         (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.ReLU()), "not a Gaussian pre-activation"),
-        (nn.Sequential(nn.Linear(5, 8), Residual(Scale(2.0))), "around no linear layer"),
+        (nn.Sequential(nn.Linear(5, 8), Residual(Scale(2.0))), "carries its own input through"),
         (nn.Sequential(nn.Linear(5, 8), Residual(nn.Linear(8, 9))), "from 8 to 9 features"),
+        (nn.Sequential(nn.Linear(5, 8), Residual(Residual(nn.Linear(8, 8)))), "carries its own input through"),
     ],
 )
 def test_modules_without_a_limit_are_named(module, message):

@@ -82,7 +82,7 @@ def a_verdict(index: int = 0, **changes: object) -> Verdict:
 
 def some_data(**changes: object) -> DataSummary:
     nearest = tuple(sorted(0.31 + 0.5 * abs(math.sin(i * 1.7)) ** 0.5 for i in range(100)))
-    data = DataSummary("digits", 100, 64, 1, ("3", "8"), (50, 50), nearest[0], nearest, (), (), 0.0)
+    data = DataSummary("digits", "0" * 64, 100, 64, 1, ("3", "8"), (50, 50), nearest[0], nearest, (), (), 0.0)
     return replace(data, **changes)
 
 

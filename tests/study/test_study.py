@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zeroloss import Study, ZerolossError, check, run_study
+from zeroloss import Study, ZerolossError, check, descend, gram, run_study
 from zeroloss.study import DataSpec, NetworkSpec, TrainingSpec, Watch, default_folder, read_result, read_study, study_from
 from zeroloss.study.network_run import thin
 
@@ -55,7 +56,7 @@ def test_a_study_ends_with_what_it_promises(finished):
         assert n.explanation.startswith("The loss fell")
     assert "drove all 2 networks" in result.summary
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "checkpoints", "result.json", "study.toml", "trajectories"]
-    rows = (folder / "trajectories" / "az.csv").read_text().splitlines()
+    rows = (folder / "trajectories" / "1-az.csv").read_text().splitlines()
     assert rows[0] == "step,loss,predicted_loss"
     assert len(rows) == result.networks[0].steps + 2
 
@@ -100,7 +101,7 @@ def test_kill_9_and_the_same_command_give_the_same_result(tmp_path):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(command(tmp_path / "whole"), check=True, **quiet)
     process = subprocess.Popen(command(tmp_path / "killed"), **quiet)
-    second = tmp_path / "killed" / "checkpoints" / "du-fully-connected-erf.safetensors"
+    second = tmp_path / "killed" / "checkpoints" / "2-du-fully-connected-erf.safetensors"
     until = time.monotonic() + 120
     while not second.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -127,7 +128,7 @@ def test_a_hopeless_case_is_foretold_and_reported(tmp_path):
     assert told[0].condition > 300
     assert network.loss_ratio == pytest.approx(told[0].loss_ratio, rel=0.3)
     assert "as foretold" in network.explanation
-    assert "as forecast" in result.summary
+    assert "as foretold" in result.summary
 
 
 def test_several_classes_and_regression(tmp_path):
@@ -188,6 +189,78 @@ def test_folders_are_not_shared(finished, tmp_path):
     with pytest.raises(ZerolossError, match="is a file"):
         run_study(SMALL, tmp_path / "photos" / "cat.png")
     assert os.listdir(tmp_path / "photos") == ["cat.png"]
+
+
+def test_a_finished_study_is_not_read_back_for_changed_data(tmp_path):
+    """A practitioner mends a file and runs the same command: the old answer must not come back."""
+    file = tmp_path / "data.csv"
+    file.write_text("1,2,a\n1,3,b\n0,3,a\n2,2,b\n")
+    networks = (NetworkSpec("net", width=64, depth=1),)
+    data = DataSpec(str(file), normalise="sphere")
+    study = Study(data, networks, TrainingSpec(max_steps=5, device="cpu"), claims=False)
+    run_study(study, tmp_path / "run")
+    file.write_text("1,2,a\n1,3,b\n0,3,a\n2,2,a\n")
+    with pytest.raises(ZerolossError, match="holds a study of other data"):
+        run_study(study, tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["1,2,0\n2,5,1\n", "1,a\n2,b\n3,a\n", "1,2,a\n1,2,a\n0,3,b\n"])
+@pytest.mark.parametrize("width", [1, 64])
+def test_small_and_singular_data_end_in_words_not_in_a_traceback(text, width, tmp_path):
+    """Two antipodal rows, one feature, duplicates, dead networks of width 1: a status and an explanation for each."""
+    (tmp_path / "data.csv").write_text(text)
+    networks = (
+        NetworkSpec("az", scheme="allen-zhu", activation="relu", width=width, depth=1),
+        NetworkSpec("du", width=width, depth=1),
+        NetworkSpec("res", "resnet", width=width),
+    )
+    study = Study(
+        DataSpec(str(tmp_path / "data.csv"), normalise="sphere"), networks, TrainingSpec(max_steps=40, device="cpu"), claims=False
+    )
+    result = run_study(study, tmp_path / "run")
+    assert len(result.networks) == 3
+    for n in result.networks:
+        assert n.explanation
+        assert "nan" not in n.explanation
+        assert not re.search(r"-\d{4,}", n.explanation)
+    assert read_result(tmp_path / "run").networks[0].status == result.networks[0].status
+
+
+def test_experiments_measure_what_they_say(tmp_path):
+    """The sweeps' quantities on one small network, against their definitions."""
+    from zeroloss import limit_kernel, load
+    from zeroloss.study.building import build
+    from zeroloss.study.experiments import SEEDS, Setting, kernels, pairs, widths
+    from zeroloss.study.network_run import prepare
+
+    data = load("digits", n=20, classes=(3, 8))
+    spec = NetworkSpec("du", width=64, depth=2)
+    setting = Setting(data, (spec,), ())
+    few = setting.few
+    net = build(spec, 64, 1)
+    hidden = limit_kernel(net, "last-hidden")(data.x)
+    smallest = float(torch.linalg.eigvalsh(hidden)[0])
+    assert pairs(setting)[0].value == pytest.approx(smallest, rel=1e-9)
+    assert pairs(setting)[0].trace == pytest.approx(float(hidden.trace()))
+    assert prepare(spec, data, TrainingSpec(device="cpu")).last_hidden_limit == pytest.approx(smallest, rel=1e-9)
+
+    sweep = widths(setting)[0]
+    point = next(p for p in sweep.points if (p.width, p.seed) == (64, 0))
+    twin, start = build(spec, 64, 1), build(spec, 64, 1)
+    run = descend(twin, few, max_steps=32, until=0.0)
+    norm = float((2 * run.loss[0]).sqrt())
+    moved = [(b - a).detach() for a, b in zip(start.parameters(), twin.parameters(), strict=True)]
+    # drifts grow along this run, so their supremum is at its end
+    assert point.values["weight_drift"] == pytest.approx(
+        max(float(torch.linalg.matrix_norm(m, 2)) for m in moved) / norm, rel=1e-4
+    )
+    assert point.values["scaled_drift"] == pytest.approx(max(float(m.norm()) for m in moved) / (8 * norm), rel=1e-4)
+    assert 0 < sweep.facts["smallest_kept"] < 1.2
+    # every seed's network at the widest keeps at least this share, so it is a minimum and not a maximum
+    gaps = kernels(setting)[0]
+    mean = torch.stack([gram(build(NetworkSpec("du", width=2048, depth=2, seed=s), 64, 1), few.x) for s in range(SEEDS)]).mean(0)
+    limit = limit_kernel(build(NetworkSpec("du", width=2048, depth=2), 64, 1))(few.x)
+    assert gaps.facts["mean_gap"] == pytest.approx(float((mean - limit).norm() / limit.norm()), rel=1e-6)
 
 
 def test_two_at_once_in_one_folder_are_refused(tmp_path):

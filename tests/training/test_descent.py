@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.cases import CASES, rows
 from zeroloss import Dataset, ZerolossError, descend, extremes, fully_connected, gram, load, predict_descent, resnet
+from zeroloss.gram import layer_grams
 from zeroloss.training import Status, powers_of_two, step_size, theory_step
 from zeroloss.training.weights import Weights
 
@@ -55,6 +56,8 @@ def test_auto_is_one_over_the_largest_eigenvalue(digits):
 def test_theory_steps_are_the_theorems(digits):
     az = fully_connected(64, 50, 3, outputs=1)
     assert theory_step(az, digits) == pytest.approx(digits.separation / (30**4 * 9 * 50))
+    three = fully_connected(64, 50, 3, outputs=3)
+    assert theory_step(three, digits) == pytest.approx(3 * digits.separation / (30**4 * 9 * 50))
     from zeroloss import limit_kernel
 
     net = resnet(64, 50, 3, activation="erf")
@@ -119,6 +122,14 @@ def test_probes_say_what_they_say(case, digits):
     assert first.gram_drift == 0
     assert first.sign_changes == 0
     assert max(first.weight_drift.values()) == 0
+    parts0, parts1 = layer_grams(start, digits.x, "full"), layer_grams(net, digits.x, "full")
+    hidden = [name for name in parts0 if name not in ("a", "B")][-1]
+    assert hidden in ("W2", "block2.W2")
+    expected = float(torch.linalg.matrix_norm(parts1[hidden] - parts0[hidden], 2))
+    assert last.last_hidden_drift == pytest.approx(expected, rel=1e-6)
+    assert last.last_hidden_smallest == pytest.approx(float(torch.linalg.eigvalsh(parts1[hidden])[0]), rel=1e-6)
+    residual = (net(digits.x) - digits.y).detach()
+    assert last.largest_loss == pytest.approx(0.5 * float(residual.abs().max()) ** 2, rel=1e-9)
     g0, g1 = gram(start, digits.x, "full"), gram(net, digits.x, "full")
     assert last.largest == pytest.approx(float(torch.linalg.eigvalsh(g1)[-1]), rel=1e-9)
     assert last.gram_drift == pytest.approx(
@@ -132,6 +143,30 @@ def test_probes_say_what_they_say(case, digits):
     loss = 0.5 * (net(digits.x) - digits.y).square().sum()
     gradient = torch.autograd.grad(loss, [p for p in net.parameters() if p.requires_grad])
     assert last.gradient_norm == pytest.approx(math.sqrt(sum(float(g.square().sum()) for g in gradient)), rel=1e-9)
+
+
+def test_a_probes_forecast_is_the_prediction_made_there(digits):
+    from zeroloss.training import linearise
+
+    net = fully_connected(64, 128, 2, scheme="du", activation="erf")
+    run = descend(net, digits, max_steps=40, until=1e-6, probes=[0, 40])
+    last = run.probes[-1]
+    left = linearise(gram(net, digits.x, "full"), (net(digits.x) - digits.y).detach())
+    assert last.forecast == last.step + left.steps_to(run.step_size, 1e-6 * float(run.loss[0]) / last.loss)
+    assert last.forecast == pytest.approx(
+        descend(net, digits, step=run.step_size, until=1e-6 * float(run.loss[0] / run.loss[-1])).taken + 40, rel=0.05
+    )
+
+
+def test_a_dead_network_ends_at_once_and_says_so(digits):
+    net = nn.Sequential(nn.Linear(64, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False)).double()
+    with torch.no_grad():
+        net[0].weight.zero_()
+    run = descend(net, digits, step=0.1, max_steps=10_000, probes=[0])
+    assert run.status == "MAX_STEPS"
+    assert run.taken == 1
+    assert "gradient is exactly zero" in run.reason
+    assert run.probes[-1].gram_drift == 0
 
 
 def test_several_outputs_are_probed_whole():

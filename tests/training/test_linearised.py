@@ -52,6 +52,13 @@ def test_steps_to_says_never():
     assert linearise(kernel, ones).steps_to(2.1, 1e-3) is None  # beyond 2/lambda_max
     assert linearise(torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64)), ones).steps_to(1.0, 1e-3) is None
     assert linearise(kernel, 0 * ones).steps_to(1.0, 1e-3) == 0
+    assert linearise(kernel, ones).steps_to(1.0, 0.0) is None  # nearer and nearer, never there
+
+
+def test_an_empty_direction_stays_empty_where_its_factor_overflows():
+    kernel = torch.diag(torch.tensor([1.0, 3.0], dtype=torch.float64))
+    norms = predict_descent(kernel, torch.tensor([1.0, 0.0], dtype=torch.float64), 1.0, [0, 1, 100, 3000])
+    assert norms.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -27,17 +27,19 @@ def recursions(evidence: Sweep) -> Verdict:
 def positive_definite(evidence: SmallestEigenvalue) -> Verdict:
     r"""DU-03: $\lambda_{\min}(K^{(H)}) > 0$ where no two inputs are parallel."""
     floor = SIGN * evidence.trace
-    seen = f"lambda_min = {evidence.value:.3g}, proved to be at least {evidence.bound:.3g}, trace {evidence.trace:.3g}"
+    seen = (
+        f"lambda_min = {evidence.value:.3g}, of the kernel as computed at least {evidence.bound:.3g}, trace {evidence.trace:.3g}"
+    )
     if evidence.parallel:
         reason = f"{evidence.parallel} pairs of rows are parallel, which the statement excludes; {seen}"
         return verdict("DU-03", evidence, Judgement.NOT_APPLICABLE, evidence.value, floor, reason)
-    if evidence.bound > 0:
+    if evidence.bound > floor:  # forming the kernel has moved its entries by a few units in the last place of the trace
         status = Judgement.HOLDS
     elif evidence.value < -floor:
         status = Judgement.VIOLATED
     else:
         status, seen = Judgement.INCONCLUSIVE, f"{seen}: too near zero for float64 to give it a sign"
-    return verdict("DU-03", evidence, status, evidence.value, 0.0, seen)
+    return verdict("DU-03", evidence, status, evidence.value, floor, seen)
 
 
 def weight_drift(evidence: Sweep) -> Verdict:
@@ -51,9 +53,9 @@ def gram_stability(evidence: Sweep) -> Verdict:
     result = judge_slope("DU-07", evidence, fit_slope(evidence, "gram_drift"), -0.5, "||G_H(k)-G_H(0)||_2")
     kept = evidence.facts["smallest_kept"]
     tail = f"; at the widest, lambda_min(G_H(k)) stays above {kept:.2f} lambda"
-    status = result.status if kept >= 0.5 or result.status is Judgement.VIOLATED else Judgement.NOT_APPLICABLE
-    if status is Judgement.NOT_APPLICABLE:
-        tail += ", below the half that the lemma's width would guarantee"
+    status = result.status
+    if not kept >= 0.5 and status is Judgement.HOLDS:
+        status, tail = Judgement.INCONCLUSIVE, f"{tail}, below the half that a larger width must bring"
     return verdict("DU-07", evidence, status, result.observed, -0.5, result.reason + tail, result.interval)
 
 
@@ -62,6 +64,9 @@ def loss_bound(evidence: Run) -> Verdict:
     lam, eta = evidence.last_hidden_limit, evidence.step_size
     if evidence.architecture.scheme != "du":
         return verdict("DU-08", evidence, Judgement.NOT_APPLICABLE, None, 1.0, "the statement is about DU's networks")
+    if not evidence.stable:
+        reason = "the step is beyond 2/lambda_max of the initial Gram, which the theorem excludes"
+        return verdict("DU-08", evidence, Judgement.NOT_APPLICABLE, None, 1.0, reason)
     if lam <= 0 or eta * lam / 2 >= 1:
         return verdict("DU-08", evidence, Judgement.NOT_APPLICABLE, None, 1.0, f"lambda_min(K_H) = {lam:.3g} gives no rate")
     kept = min((p.last_hidden_smallest for p in evidence.probes), default=math.nan) / lam

@@ -20,6 +20,7 @@ class Run:
         architecture: what was trained.
         n: rows.
         separation: $\delta$ of the data.
+        largest_norm: $\max_i\|x_i\|$; the theorems take it to be 1.
         loss: $F(\theta_k)$ for k = 0, 1, 2, ...
         step_size: $\eta$.
         probes: measured along the run.
@@ -30,10 +31,16 @@ class Run:
     architecture: Architecture
     n: int
     separation: float
+    largest_norm: float
     loss: Float[Tensor, " s"]
     step_size: float
     probes: tuple[Probe, ...]
     last_hidden_limit: float
+
+    @property
+    def stable(self) -> bool:
+        r"""Whether the step is below $2/\lambda_{\max}(G(0))$, as every theorem asks (True where no probe says otherwise)."""
+        return not self.probes or self.step_size * self.probes[0].largest < 2
 
 
 @dataclass(frozen=True)

@@ -86,30 +86,6 @@ def fit_slope(sweep: Sweep, quantity: str, saturation: float = np.inf) -> Slope:
     return Slope(estimate, (estimate - reach, estimate + reach), shift, len(seeds), decades, problem)
 
 
-def exponential_beats_power(steps: NDArray[np.float64], logs: NDArray[np.float64]) -> tuple[float, float]:
-    r"""How well $\log F = a - rk$ and $\log F = a - p\log k$ fit a tail.
-
-    Args:
-        steps: k >= 1.
-        logs: $\log F_k$.
-
-    Returns:
-        R² of the exponential law, and the difference of AIC (power minus exponential: positive favours the exponential).
-
-    Example:
-        >>> k = np.arange(1.0, 200.0)
-        >>> r2, gain = exponential_beats_power(k, -0.1 * k)
-        >>> round(r2, 6), gain > 10
-        (1.0, True)
-    """
-    total = float(((logs - logs.mean()) ** 2).sum())
-    _, rest = _regress(steps, logs)
-    _, rest_power = _regress(np.log(steps), logs)
-    floor = 1e-30 * len(logs)
-    gain = len(logs) * (np.log(rest_power + floor) - np.log(rest + floor))  # both have two parameters
-    return 1 - rest / total if total > 0 else 1.0, float(gain)
-
-
 def _regress(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
     centred = x - x.mean()
     slope = float((centred * y).sum() / (centred**2).sum())

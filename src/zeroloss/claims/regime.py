@@ -10,7 +10,7 @@ from zeroloss.claims.evidence import Run
 def required_width(run: Run) -> float:
     r"""$\log_{10}$ of the width that the theorem covering a run asks for, with every hidden constant set to 1.
 
-    AZ Theorem 1: $n^{24}L^{12}/\delta^8$ (later versions, from memory: THEORY section 4, C6). DU Theorem 5.1:
+    AZ Theorem 1: $k\,n^{24}L^{12}/\delta^8$ (later versions, from memory: THEORY section 4, C6). DU Theorem 5.1:
     $2^H\max\{n^4/\lambda^4,\ n/p,\ n^2\log(Hn/p)/\lambda^2\}$; Theorem 6.1: $\max\{n^4/(\lambda^4H^6),\ n^2/(\lambda^2H^2),\dots\}$;
     with failure probability p = 0.1 and $\lambda=\lambda_{\min}(K^{(H)})$.
 
@@ -24,7 +24,7 @@ def required_width(run: Run) -> float:
     if a.scheme == "allen-zhu":
         if run.separation <= 0:
             return math.inf
-        return 24 * math.log10(n) + 12 * math.log10(a.depth) - 8 * math.log10(run.separation)
+        return math.log10(a.outputs) + 24 * math.log10(n) + 12 * math.log10(a.depth) - 8 * math.log10(run.separation)
     lam, h = run.last_hidden_limit, float(a.depth)
     if lam <= 0:
         return math.inf

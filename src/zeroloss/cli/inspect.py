@@ -16,6 +16,7 @@ from zeroloss.cli.study import class_list
 from zeroloss.data import load
 from zeroloss.report import write_report
 from zeroloss.study import check, read_result, summarise
+from zeroloss.study.result import plain
 
 
 def claims_command(parsed: argparse.Namespace) -> int:
@@ -43,7 +44,7 @@ def claims_command(parsed: argparse.Namespace) -> int:
         with out.status(f"checking {c.id}: {escape(c.statement)}"):
             verdicts.append(check(c.id, parsed.budget))
     if parsed.json:
-        print(json.dumps([asdict(v) for v in verdicts], indent=1))
+        print(json.dumps(plain([asdict(v) for v in verdicts]), indent=1))
     else:
         show_verdicts(out, verdicts, reasons=True)
     return int(any(v.status is Judgement.VIOLATED for v in verdicts))
@@ -59,7 +60,7 @@ def data_command(parsed: argparse.Namespace) -> int:
     how = parsed.normalise or "auto"
     summary = summarise(load(parsed.source, n=parsed.n, classes=classes, normalise=how, root=parsed.root, seed=parsed.seed))
     if parsed.json:
-        print(json.dumps(asdict(summary), indent=1))
+        print(json.dumps(plain(asdict(summary)), indent=1))
     else:
         show_data(console(parsed.json), summary)
     return 0

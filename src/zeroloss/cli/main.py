@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a claim violated, 2 a caller's mistake, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -47,10 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the reader went away; give the interpreter's own flush at exit somewhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate" not in str(error) and "out of memory" not in str(error):
+            raise
+        print(f"zeroloss {parsed.command}: there is not enough memory for this; pass a smaller --width or -n", file=sys.stderr)
+        return 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or str(error)
-        print(f"zeroloss {parsed.command}: {place}{reason}; free space or choose another folder with --out", file=sys.stderr)
+        remedy = "free some space" if error.errno == errno.ENOSPC else "name another folder with --out"
+        print(f"zeroloss {parsed.command}: {place}{reason}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"zeroloss {parsed.command}: interrupted; the same command goes on where it was", file=sys.stderr)

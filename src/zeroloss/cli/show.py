@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zeroloss.claims import Verdict
+from zeroloss.study.explanation import count
 from zeroloss.study.network_run import Prepared
 from zeroloss.study.result import DataSummary, NetworkResult
 
@@ -60,43 +61,43 @@ def show_data(out: Console, data: DataSummary) -> None:
     """One paragraph on the data, warnings last."""
     classes = ", ".join(f"{escape(c)}: {k}" for c, k in zip(data.classes, data.counts, strict=False))
     what = f" ({classes})" if classes else ""
-    out.print(
-        f"[bold]{escape(data.name)}[/]: {data.n} rows, {data.features} features, {data.outputs} outputs{what}; "
-        f"separation {number(data.separation)}"
-    )
+    sizes = f"{count(data.n, 'row')}, {count(data.features, 'feature')}, {count(data.outputs, 'output')}"
+    out.print(f"[bold]{escape(data.name)}[/]: {sizes}{what}; separation {number(data.separation)}")
     if data.duplicates:
-        out.print(f"  {len(data.duplicates)} groups of identical rows (first: {list(data.duplicates[0])[:6]})")
+        first = list(data.duplicates[0])[:6]
+        out.print(f"  {count(len(data.duplicates), 'group')} of identical inputs, as normalised (first: rows {first})")
     if data.conflicts:
+        first = list(data.conflicts[0])[:6]
         out.print(
-            f"  [red]{len(data.conflicts)} groups of identical rows carry different targets[/] (first: "
-            f"{list(data.conflicts[0])[:6]}): no network gets below a loss of {number(data.loss_floor)}"
+            f"  [red]{count(len(data.conflicts), 'group')} of them with different targets[/] (first: rows {first}): "
+            f"no network gets below a loss of {number(data.loss_floor)}"
         )
 
 
 def show_forecast(out: Console, prepared: Prepared, max_steps: int) -> None:
     """What theory says before the run."""
     f = prepared.forecast
-    steps = "never reaches the target" if f.steps is None else f"{f.steps:,} steps to the target"
-    shown = max_steps if not f.within_budget or f.steps is None else f.steps
-    time = duration(shown * prepared.seconds_per_step)
-    out.print(f"[bold]{escape(prepared.spec.name)}[/]: condition {number(f.condition)}, forecast {steps}, about {time}")
-    if not f.within_budget:
-        out.print(
-            f"  [yellow]the budget of {max_steps:,} steps ends first[/], at {number(f.loss_ratio)} of the first loss by forecast"
-        )
+    steps = "never at the target" if f.steps is None else f"{count(f.steps, 'step')} to the target"
+    head = f"[bold]{escape(prepared.spec.name)}[/]: condition {number(f.condition)}, forecast {steps}"
+    if f.within_budget and f.steps is not None:
+        out.print(f"{head}, about {duration(f.steps * prepared.seconds_per_step)}")
+        return
+    out.print(head)
+    out.print(
+        f"  [yellow]the budget of {count(max_steps, 'step')} ends first[/], after about {duration(max_steps * prepared.seconds_per_step)}, "
+        f"at {number(f.loss_ratio)} of the first loss by forecast"
+    )
 
 
 def show_networks(out: Console, networks: Iterable[NetworkResult]) -> None:
     """A table, one row a network."""
     table = Table(title="Networks", title_justify="left")
     table.add_column("network", overflow="fold")
-    table.add_column("status", no_wrap=True)
-    for name in ("steps", "forecast", "loss ratio", "smallest G", "condition"):
-        table.add_column(name, justify="right", overflow="fold")
+    for name in ("status", "steps", "forecast", "loss ratio", "condition"):
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for n in networks:
         told = "never" if n.forecast.steps is None else f"{n.forecast.steps:,}"
-        smallest = number(n.probes[0].smallest if n.probes else None)
-        row = (f"{n.steps:,}", told, number(n.loss_ratio), smallest, number(n.forecast.condition))
+        row = (f"{n.steps:,}", told, number(n.loss_ratio), number(n.forecast.condition))
         table.add_row(escape(n.spec.name), status(n.status), *row)
     out.print(table)
 
@@ -115,7 +116,7 @@ def show_verdicts(out: Console, verdicts: Iterable[Verdict], reasons: bool = Fal
     table.add_column("verdict", no_wrap=True)
     table.add_column("subject", overflow="fold")
     for name in ("observed", "bound"):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
     if reasons:
         table.add_column("reason", overflow="fold")
     for v in shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ from zeroloss.report import write_report
 from zeroloss.study import DataSpec, NetworkSpec, Study, Watch, default_folder, read_study, run_study, summarise
 from zeroloss.study.building import load_data
 from zeroloss.study.network_run import Prepared, prepare
-from zeroloss.study.result import NetworkResult
+from zeroloss.study.result import NetworkResult, plain
 from zeroloss.study.specification import TrainingSpec
 
 Spec = TypeVar("Spec", DataSpec, NetworkSpec, TrainingSpec)
@@ -36,11 +37,7 @@ def study_command(parsed: argparse.Namespace) -> int:
     study = study_of(parsed)
     out = console(parsed.json)
     if parsed.forecast:
-        data = load_data(study.data)
-        show_data(out, summarise(data))
-        for spec in study.networks:
-            show_forecast(out, prepare(spec, data, study.training), study.training.max_steps)
-        return 0
+        return _forecast(study, out, parsed.json)
     folder = Path(parsed.out) if parsed.out else default_folder(study)
     with Progress(
         TextColumn("{task.description}"),
@@ -64,12 +61,30 @@ def study_command(parsed: argparse.Namespace) -> int:
     return int(any(v.status is Judgement.VIOLATED for v in result.verdicts))
 
 
+def _forecast(study: Study, out: Console, as_json: bool) -> int:
+    data = load_data(study.data)
+    show_data(out, summarise(data))
+    rows = []
+    for spec in study.networks:
+        prepared = prepare(spec, data, study.training)
+        show_forecast(out, prepared, study.training.max_steps)
+        row = {
+            **dataclasses.asdict(prepared.forecast),
+            "step_size": prepared.step_size,
+            "seconds_per_step": prepared.seconds_per_step,
+        }
+        rows.append({"network": spec.name, **row})
+    if as_json:
+        print(json.dumps(plain(rows), indent=1))
+    return 0
+
+
 def study_of(parsed: argparse.Namespace) -> Study:
     """The specification that the flags describe: a file's fields, or the default study's, each overridden by its flag."""
     study = read_study(parsed.file) if parsed.file else Study()
     if parsed.data is not None:
         # another source has other classes: start from all of them and every row
-        study = dataclasses.replace(study, data=DataSpec(parsed.data, n=None, classes=None, root=study.data.root))
+        study = dataclasses.replace(study, data=dataclasses.replace(study.data, source=parsed.data, n=None, classes=None))
     classes = study.data.classes if parsed.classes is None else class_list(parsed.classes)
     data = _override(study.data, n=parsed.n, normalise=parsed.normalise, root=parsed.root, seed=parsed.seed)
     data = dataclasses.replace(data, classes=classes)

@@ -94,10 +94,13 @@ def _table(path: Path, file: TextIO, delimiter: str) -> tuple[NDArray[Any], NDAr
 
 
 def _target_column(path: Path, cells: list[str], lines: array[int], width: int) -> NDArray[Any]:
-    """The last column: numbers if all its cells are numbers, else text."""
+    """The last column: numbers if all its cells are numbers, else text; text among measured numbers is a mistake, not a class."""
     numbers = [_number(cell) for cell in cells]
     numeric = all(number is not None for number in numbers)
+    measured = any(number is not None and math.isfinite(number) and number != int(number) for number in numbers)
     for cell, number, line in zip(cells, numbers, lines, strict=True):
+        if measured and number is None and cell:
+            raise FileError(path, f"has {_cell(cell)} for the target in line {line}, among numbers", "fill it in or drop the row")
         if not cell or (numeric and number is not None and not math.isfinite(number)):
             raise FileError(
                 path, f"has {_cell(cell)} for the target in line {line}, column {width}", "fill it in or drop the row"

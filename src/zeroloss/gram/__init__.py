@@ -3,6 +3,6 @@
 from zeroloss.gram.back import formula_gradient
 from zeroloss.gram.products import tangent_operator
 from zeroloss.gram.structured import gram, layer_grams
-from zeroloss.gram.trace import Call, match, rows_of, trace
+from zeroloss.gram.trace import Call, forward, match, rows_of, trace
 
-__all__ = ["Call", "formula_gradient", "gram", "layer_grams", "match", "rows_of", "tangent_operator", "trace"]
+__all__ = ["Call", "formula_gradient", "forward", "gram", "layer_grams", "match", "rows_of", "tangent_operator", "trace"]

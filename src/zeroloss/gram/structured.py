@@ -59,6 +59,7 @@ def layer_grams(module: nn.Module, x: Inputs, output: str | int = "mean") -> dic
         ['0', '2']
     """
     check_trainable(module)
+    check_uses(module, x[:4])
     outputs, calls = trace(module, x)
     trained = [c for c in calls if c.layer.weight.requires_grad or (c.layer.bias is not None and c.layer.bias.requires_grad)]
     for call in trained:
@@ -97,6 +98,39 @@ def check_trainable(module: nn.Module) -> None:
         )
     if not any(p.requires_grad for p in module.parameters()):
         raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
+
+
+def check_uses(module: nn.Module, x: Inputs) -> None:
+    r"""Refuse a module that uses a Linear layer's weights in a way that its calls do not show.
+
+    On a few rows the gradient from the recorded calls, $\sum \delta^\top h$, is held against automatic differentiation: a weight shared
+    between two layers, or used through ``functional.linear``, makes them differ, and the per-layer formula would be wrong in silence.
+
+    Raises:
+        ArgumentError: naming the parameter.
+    """
+    outputs, calls = trace(module, x)
+    value = outputs.sum()
+    names = {id(p): name for name, p in module.named_parameters()}
+    trained = [c for c in calls if c.inputs.ndim == 2 and c.layer.weight.requires_grad]
+    if not trained:
+        return
+    deltas = torch.autograd.grad(value, [c.outputs for c in trained], retain_graph=True, allow_unused=True)
+    sums: dict[nn.Linear, Tensor] = {}
+    for call, delta in zip(trained, deltas, strict=True):
+        if delta is not None:
+            sums[call.layer] = sums.get(call.layer, torch.zeros_like(call.layer.weight)) + delta.T @ call.inputs
+    exact = torch.autograd.grad(value, [layer.weight for layer in sums], allow_unused=True)
+    for (layer, ours), true in zip(sums.items(), exact, strict=True):
+        size = float(ours.norm()) + (0.0 if true is None else float(true.norm()))
+        gap = float((ours - true).norm()) if true is not None else size
+        if gap > 1e4 * torch.finfo(ours.dtype).eps * size:
+            name = names[id(layer.weight)]
+            raise ArgumentError(
+                "module",
+                f"uses {name!r} outside its own layer (shared or functional use)",
+                "give every use a Linear layer of its own",
+            )
 
 
 def _share(own: list[Call], trained: list[Call], deltas: Sequence[tuple[Tensor | None, ...]], full: bool) -> Tensor:

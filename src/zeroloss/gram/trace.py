@@ -46,13 +46,45 @@ def trace(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Call]]:
     names = {layer: name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
     calls: list[Call] = []
 
-    def record(layer: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> None:
-        if isinstance(layer, nn.Linear):
-            calls.append(Call(names[layer], layer, arguments[0].detach(), result))
+    def record(layer: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> Tensor:
+        assert isinstance(layer, nn.Linear)
+        calls.append(Call(names[layer], layer, arguments[0].detach(), result))
+        return result.clone()  # an activation that works in place must not overwrite what was recorded
 
     with hooks(names, record), torch.enable_grad():
+        outputs = forward(module, x)
+    return outputs, calls
+
+
+def forward(module: nn.Module, x: Tensor) -> Tensor:
+    """The module's outputs as n×k, its inputs checked and put into its dtype and onto its device.
+
+    Args:
+        module: any module.
+        x: inputs, one a row.
+
+    Returns:
+        Outputs, in the graph where gradients are enabled.
+
+    Raises:
+        ArgumentError: for inputs that are empty, complex, not finite, or do not fit, and outputs that are not one row an input.
+    """
+    if not isinstance(x, Tensor) or x.ndim < 1 or len(x) == 0 or x.is_complex():
+        seen = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ArgumentError("x", f"is {seen}", "pass a real tensor with at least one row")
+    if not bool(torch.isfinite(x).all()):
+        row = int((~torch.isfinite(x.flatten(1) if x.ndim > 1 else x[:, None]).all(dim=1)).nonzero()[0])
+        raise ArgumentError("x", f"has NaN or infinity (first: row {row})", "clean or drop such rows")
+    try:
         outputs = module(match(module, x))
-    return rows_of(outputs, len(x)), calls
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "shape" not in reason and "dimension" not in reason and "size" not in reason:
+            raise
+        raise ArgumentError(
+            "x", f"of shape {tuple(x.shape)} does not fit the module ({reason})", "pass rows of its length"
+        ) from error
+    return rows_of(outputs, len(x))
 
 
 @contextlib.contextmanager
@@ -92,7 +124,11 @@ def refuse_mixing(module: nn.Module) -> None:
         ArgumentError: naming the layer.
     """
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
+            how = "in training mode" if layer.training else "without running statistics"
+            remedy = "call module.eval() first" if layer.training else "build it with track_running_stats=True"
+            raise ArgumentError("module", f"mixes samples: {name!r} is {type(layer).__name__} {how}", remedy)
+        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0:
             raise ArgumentError(
-                "module", f"mixes samples: {name!r} is {type(layer).__name__} in training mode", "call module.eval() first"
+                "module", f"is random: {name!r} is {type(layer).__name__} in training mode", "call module.eval() first"
             )

@@ -32,6 +32,7 @@ class State:
         tangent: tangent kernel, one slice a part, p×n1×n2.
         width: how many coordinates the layer has.
         gaussian: whether the coordinate is a Gaussian pre-activation.
+        fresh: whether new weights lie between it and where the current branch began, so that its coordinates are independent of those.
     """
 
     pairs: Pairs
@@ -40,6 +41,7 @@ class State:
     tangent: Float[Tensor, "p n1 n2"]
     width: int
     gaussian: bool
+    fresh: bool = False
 
 
 def walk(module: nn.Module, x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None, parts: Mapping[nn.Module, int]) -> State:
@@ -110,7 +112,8 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
                 "put a Linear layer before every activation",
             )
         after = dual(sigma, state.pairs)
-        return State(after.pairs, after.mean_left, after.mean_right, state.tangent * after.slope, state.width, gaussian=False)
+        tangent = state.tangent * after.slope
+        return State(after.pairs, after.mean_left, after.mean_right, tangent, state.width, gaussian=False, fresh=state.fresh)
     raise ArgumentError(
         "module",
         f"has a layer {name!r} of type {type(module).__name__}, for which no infinite-width limit is implemented",
@@ -146,7 +149,7 @@ def _linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int], name
         if part is not None and layer.bias.requires_grad:
             tangent[part] += 1.0
     zeros = torch.zeros_like
-    return State(pairs, zeros(state.mean_left), zeros(state.mean_right), tangent, layer.out_features, gaussian=True)
+    return State(pairs, zeros(state.mean_left), zeros(state.mean_right), tangent, layer.out_features, gaussian=True, fresh=True)
 
 
 def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
@@ -154,11 +157,15 @@ def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: 
 
     Half distances add: $D = D_h + D_f + (b_i-b_j)(\beta_i-\beta_j)$ with $b,\beta$ the means of $h$ and of the branch.
     """
-    if not any(isinstance(layer, nn.Linear) for layer in module.modules()):
-        raise ArgumentError("module", f"has a skip at {name!r} around no linear layer", "put a Linear inside the Residual")
-    branch = state
+    branch = replace(state, fresh=False)
     for child, layer in module.named_children():
         branch = advance(layer, branch, parts, f"{name}.{child}")
+    if not branch.fresh:
+        raise ArgumentError(
+            "module",
+            f"has a skip at {name!r} whose branch carries its own input through, so the two are not independent",
+            "put a Linear on the branch's way, or add the skips up into one Residual",
+        )
     if branch.width != state.width:
         raise ArgumentError(
             "module", f"has a skip at {name!r} from {state.width} to {branch.width} features", "keep the width inside a Residual"
@@ -174,4 +181,5 @@ def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: 
         state.tangent + branch.tangent,
         state.width,
         gaussian=state.gaussian and branch.gaussian,
+        fresh=state.fresh,
     )

@@ -99,7 +99,7 @@ def find_activation(name: str) -> Activation:
         >>> find_activation("gelu").smooth
         True
     """
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
 

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -96,7 +97,7 @@ def fully_connected(
         >>> net(torch.ones(3, 4, dtype=torch.float64)).shape
         torch.Size([3, 1])
     """
-    sigma = _checked(inputs, depth, outputs, activation, scheme)
+    sigma = _checked(inputs, depth, outputs, activation, scheme, seed, dtype)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     generator = torch.Generator().manual_seed(seed)
     if scheme == "allen-zhu":
@@ -155,11 +156,11 @@ def resnet(
         >>> resnet(4, 8, 3, activation="gelu")(torch.ones(2, 4, dtype=torch.float64)).shape
         torch.Size([2, 1])
     """
-    sigma = _checked(inputs, depth, outputs, activation, scheme)
+    sigma = _checked(inputs, depth, outputs, activation, scheme, seed, dtype)
     if scheme != "du":
         raise ArgumentError("scheme", f"is {scheme!r}, but residual networks are built in DU's form", "pass scheme='du'")
-    if not 0 < c_res < 1:
-        raise ArgumentError("c_res", f"is {c_res}", "pass a number strictly between 0 and 1 (DU section 3.1)")
+    if not (isinstance(c_res, int | float) and 0 < c_res < 1):
+        raise ArgumentError("c_res", f"is {c_res!r}", "pass a number strictly between 0 and 1 (DU section 3.1)")
     widths = _widths(width, depth, "H = depth")
     if len(set(widths)) > 1:
         raise ArgumentError("width", f"is {list(widths)}, but a skip adds layers of one width", "pass a single width")
@@ -179,19 +180,28 @@ def resnet(
     return Network(layers, Architecture("resnet", scheme, inputs, widths, depth, outputs, activation, c_res))
 
 
-def _checked(inputs: int, depth: int, outputs: int, activation: str, scheme: str) -> Activation:
+def _checked(inputs: int, depth: int, outputs: int, activation: str, scheme: str, seed: int, dtype: torch.dtype) -> Activation:
     if scheme not in SCHEMES:
         raise unknown_name("scheme", scheme, SCHEMES)
     for name, value in (("inputs", inputs), ("depth", depth), ("outputs", outputs)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not _whole(value) or value < 1:
             raise ArgumentError(name, f"is {value!r}", "pass a whole number of at least 1")
+    if not _whole(seed) or not 0 <= seed < 2**63:
+        raise ArgumentError("seed", f"is {seed!r}", "pass a whole number from 0 to 2^63 - 1")
+    if dtype not in (torch.float32, torch.float64):
+        raise ArgumentError("dtype", f"is {dtype!r}", "pass torch.float32 or torch.float64")
     return find_activation(activation)
 
 
 def _widths(width: int | Sequence[int], count: int, meaning: str) -> tuple[int, ...]:
-    widths = (width,) * count if isinstance(width, int) else tuple(width)
+    widths = tuple(width) if isinstance(width, Sequence) else (width,) * count
     if len(widths) != count:
         raise ArgumentError("width", f"has {len(widths)} entries, but {meaning} = {count} are needed", "pass one width a layer")
-    if bad := [m for m in widths if isinstance(m, bool) or not isinstance(m, int) or m < 1]:
+    if bad := [m for m in widths if not _whole(m) or m < 1]:
         raise ArgumentError("width", f"contains {bad[0]!r}", "pass whole numbers of at least 1")
-    return widths
+    return tuple(int(m) for m in widths)
+
+
+def _whole(value: object) -> bool:
+    """Whether a value is a whole number, Python's or numpy's; True and 4.0 are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

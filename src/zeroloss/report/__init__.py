@@ -26,7 +26,7 @@ def write_report(result: StudyResult, folder: Path | str) -> Path:
         >>> import tempfile
         >>> from zeroloss.study.result import DataSummary
         >>> from zeroloss.study.specification import Study
-        >>> data = DataSummary("digits", 2, 64, 1, ("3", "8"), (1, 1), 0.5, (0.5, 0.5), (), (), 0.0)
+        >>> data = DataSummary("digits", "", 2, 64, 1, ("3", "8"), (1, 1), 0.5, (0.5, 0.5), (), (), 0.0)
         >>> result = StudyResult(Study(), data, (), (), "Nothing was trained.", {}, {})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = write_report(result, folder)

@@ -123,7 +123,7 @@ def symmetric(matrix: Tensor | NDArray[np.float64]) -> NDArray[np.float64]:
     gap = float(np.abs(array - array.T).max())
     if gap > 1e3 * eps * float(np.abs(array).max()):
         raise ArgumentError("matrix", f"is not symmetric (entries differ by {gap:.3g})", "pass (M + M.T) / 2 if that is meant")
-    result: NDArray[np.float64] = (array + array.T) / 2
+    result: NDArray[np.float64] = array / 2 + array.T / 2
     return result
 
 

@@ -59,6 +59,8 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "meta":  # tensors without values
+            raise RuntimeError("meta")
     except (RuntimeError, AssertionError) as error:
-        raise ArgumentError("device", f"is {name!r}, which is not there", "pass 'cpu', 'cuda' or 'auto'") from error
+        raise ArgumentError("device", f"is {name!r}, which is not there", "pass 'cpu', or leave it at 'auto'") from error
     return device

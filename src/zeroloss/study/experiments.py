@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -164,7 +165,7 @@ def _layer_norms(spec: NetworkSpec, x: torch.Tensor) -> torch.Tensor:
 
 
 def _short_run(spec: NetworkSpec, few: Dataset) -> tuple[dict[str, float], float]:
-    """Train for a fixed number of steps and measure what moved; also lambda_min(G_H(k)) over that of its limit."""
+    """The largest of each drift over steps 1, 2, 4, ... of a short run; and the least lambda_min(G_H(k)) over that of its limit."""
     net = build(spec, few.x.shape[1], few.outputs)
     start = {name: layer.weight.detach().clone() for name, layer in net.named_modules() if isinstance(layer, torch.nn.Linear)}
     whole = gram(net, few.x, "full")
@@ -173,8 +174,9 @@ def _short_run(spec: NetworkSpec, few: Dataset) -> tuple[dict[str, float], float
     with torch.no_grad():
         initial = (rows_of(net(few.x), few.n) - few.y).reshape(-1)
     eta = 1.0 / extremes(whole).largest
-    linear, gap, done = initial.clone(), 0.0, 0
-    smallest = []
+    limit = extremes(limit_kernel(net, "last-hidden")(few.x)).smallest
+    linear, norm, done, kept = initial.clone(), float(initial.norm()), 0, math.inf
+    worst = dict.fromkeys(("weight_drift", "scaled_drift", "gram_drift", "linear_gap"), 0.0)
     while done < SWEEP_STEPS:
         chunk = max(1, done)
         descend(net, few, step=eta, max_steps=chunk, until=0.0)
@@ -183,17 +185,14 @@ def _short_run(spec: NetworkSpec, few: Dataset) -> tuple[dict[str, float], float
             linear = linear - eta * (whole @ linear)
         with torch.no_grad():
             now = (rows_of(net(few.x), few.n) - few.y).reshape(-1)
-        gap = max(gap, float((now - linear).norm() / initial.norm()))
-        if done in (1, 8, SWEEP_STEPS):
-            after = layer_grams(net, few.x)[last]
-            smallest.append(extremes(after).smallest)
-    moved = {name: layer.weight.detach() - start[name] for name, layer in net.named_modules() if name in start}
-    limit = limit_kernel(net, "last-hidden")(few.x)
-    norm = float(initial.norm())
-    values = {
-        "weight_drift": max(spectral_norm(m) for m in moved.values()) / norm,
-        "scaled_drift": max(float(m.norm()) for m in moved.values()) / (net.architecture.width**0.5 * norm),
-        "gram_drift": spectral_norm(after - parts[last]),
-        "linear_gap": gap,
-    }
-    return values, min(smallest) / max(extremes(limit).smallest, 1e-300)
+        moved = [layer.weight.detach() - start[name] for name, layer in net.named_modules() if name in start]
+        after = layer_grams(net, few.x)[last]
+        here = {
+            "weight_drift": max(spectral_norm(m) for m in moved) / norm,
+            "scaled_drift": max(float(m.norm()) for m in moved) / (net.architecture.width**0.5 * norm),
+            "gram_drift": spectral_norm(after - parts[last]),
+            "linear_gap": float((now - linear).norm()) / norm,
+        }
+        worst = {name: max(value, here[name]) for name, value in worst.items()}
+        kept = min(kept, extremes(after).smallest / max(limit, 1e-300))
+    return worst, kept

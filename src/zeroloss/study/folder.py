@@ -63,8 +63,12 @@ def claim_folder(folder: Path, study: Study) -> FileLock:
         lock.acquire()
     except Timeout as error:
         raise FileError(folder, "is in use by another run", "wait for it, or name another folder with --out") from error
-    if not own.exists():
-        replace_file(own, study.to_toml().encode())
+    try:
+        if not own.exists():
+            replace_file(own, study.to_toml().encode())
+    except OSError:
+        lock.release()
+        raise
     return lock
 
 

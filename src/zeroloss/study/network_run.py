@@ -76,7 +76,8 @@ def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepare
     largest = float(linearised.eigenvalues[-1])
     # the spectrum is at hand already, unless the Gram over all outputs was too large to form
     known = training.step == "auto" and largest > 0 and (whole is not mean or data.outputs == 1)
-    eta = AUTO_FRACTION / largest if known else step_size(training.step, exact, data)
+    dead = training.step == "auto" and largest <= 0  # nothing will move, whatever the step
+    eta = 1.0 if dead else AUTO_FRACTION / largest if known else step_size(training.step, exact, data)
     steps = linearised.steps_to(eta, training.until)
     horizon = training.max_steps if steps is None else min(steps, training.max_steps)
     ratio = float(linearised.norms(eta, [horizon])[0]) ** 2 / max(float(linearised.weights.sum()), 1e-300)
@@ -147,13 +148,14 @@ def train(
         curve_loss=tuple(run.loss[shown].tolist()),
         curve_predicted=tuple(predicted.tolist()),
         probes=run.probes,
-        explanation=explain_network(prepared.forecast, run, training),
+        explanation=explain_network(prepared.forecast, run, training, data.loss_floor),
     )
     evidence = Run(
         prepared.spec.name,
         architecture,
         data.n,
         data.separation,
+        float(torch.linalg.vector_norm(data.x.flatten(1), dim=1).max()),
         run.loss,
         run.step_size,
         run.probes,

@@ -20,6 +20,7 @@ class DataSummary:
 
     Args:
         name: the source.
+        sha256: of inputs and targets, as normalised: a finished study is not read back for other data.
         n: rows.
         features: d.
         outputs: k.
@@ -33,6 +34,7 @@ class DataSummary:
     """
 
     name: str
+    sha256: str
     n: int
     features: int
     outputs: int
@@ -129,7 +131,7 @@ class StudyResult:
 
     def to_json(self) -> str:
         """The result as JSON, which has no NaN or infinity: those stand as ``{"float": "nan"}``."""
-        return json.dumps(_plain(asdict(self)), indent=1, allow_nan=False) + "\n"
+        return json.dumps(plain(asdict(self)), indent=1, allow_nan=False) + "\n"
 
 
 def write_result(result: StudyResult, folder: Path) -> Path:
@@ -181,14 +183,15 @@ def read_result(folder: str | Path) -> StudyResult:
     except OSError as error:
         raise FileError(path, "is not there", "name the folder of a finished run") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(path, f"is damaged ({type(error).__name__})", "run the study again") from error
+        raise FileError(path, f"is damaged ({type(error).__name__})", "delete it and run the study again") from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Plain values that JSON can hold: tuples as lists, NaN and infinity as ``{"float": "nan"}``."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     return value

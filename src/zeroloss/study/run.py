@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 
 from zeroloss.claims import CLAIMS, Run
 from zeroloss.data import Dataset
-from zeroloss.errors import ArgumentError
+from zeroloss.errors import ArgumentError, FileError
 from zeroloss.study.building import find_device, load_data
 from zeroloss.study.experiments import Setting
 from zeroloss.study.explanation import explain_study
@@ -75,13 +76,19 @@ def run_study(study: Study, folder: str | Path | None = None, watch: Watch | Non
     lock = claim_folder(place, study)
     try:
         if (place / "result.json").exists():
-            return read_result(place)
+            done = read_result(place)
+            if done.data.sha256 != summary.sha256:
+                raise FileError(
+                    place, "holds a study of other data (the file has changed since)", "name another folder with --out"
+                )
+            return done
         watch.data(summary)
         networks: list[NetworkResult] = []
         runs: list[Run] = []
         timings: dict[str, float] = {}
-        for spec in study.networks:
-            result, run, trajectory, prepared = _one(spec, data, study, place, watch)
+        for index, spec in enumerate(study.networks, start=1):
+            # the number keeps names apart that are the same as file names
+            result, run, trajectory, prepared = _one(spec, f"{index}-{slug(spec.name)}", data, study, place, watch)
             networks.append(result)
             runs.append(run)
             timings[f"{spec.name}: training"] = trajectory.seconds
@@ -109,6 +116,7 @@ def summarise(data: Dataset) -> DataSummary:
     nearest = tuple(sorted(data.nearest.tolist())) if data.n > 1 else ()
     return DataSummary(
         name=data.name,
+        sha256=hashlib.sha256(data.x.cpu().numpy().tobytes() + data.y.cpu().numpy().tobytes()).hexdigest(),
         n=data.n,
         features=data.x[0].numel(),
         outputs=data.outputs,
@@ -136,14 +144,13 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _one(
-    spec: NetworkSpec, data: Dataset, study: Study, place: Path, watch: Watch
+    spec: NetworkSpec, file: str, data: Dataset, study: Study, place: Path, watch: Watch
 ) -> tuple[NetworkResult, Run, Trajectory, Prepared]:
     try:
         prepared = prepare(spec, data, study.training)
     except ArgumentError as error:
         raise ArgumentError(f"network {spec.name!r}: {error.argument}", error.seen, error.remedy) from error
     watch.prepared(prepared)
-    file = slug(spec.name)
     result, run, trajectory = train(
         prepared,
         data,

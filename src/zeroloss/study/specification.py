@@ -13,6 +13,7 @@ import tomli_w
 
 from zeroloss.errors import ArgumentError, FileError, unknown_name
 from zeroloss.networks import ACTIVATIONS, SCHEMES
+from zeroloss.training import check_budget, check_step
 
 FAMILIES = ("fully_connected", "resnet")
 DTYPES = ("float32", "float64")
@@ -66,6 +67,8 @@ class TrainingSpec:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
+        check_budget(self.max_steps, self.until)
+        check_step(self.step)
 
 
 # two digits that look alike, and few enough rows that the whole spectrum is at hand
@@ -212,6 +215,11 @@ def _typed(name: str, value: Any, *types: type) -> Any:
     if wrong_bool or not isinstance(value, types):
         wanted = " or ".join("list" if t is tuple else t.__name__ for t in types)
         raise ArgumentError(name, f"is {value!r}", f"write a {wanted}")
+    if float in types and isinstance(value, int):
+        try:
+            return float(value)
+        except OverflowError:
+            raise ArgumentError(name, f"has {len(str(value))} digits", "write a number that float64 can hold") from None
     return value
 
 

@@ -4,7 +4,7 @@ from zeroloss.training.checkpoint import replace_file
 from zeroloss.training.descent import descend, powers_of_two
 from zeroloss.training.linearised import Linearised, linearise, predict_descent
 from zeroloss.training.probes import FULL_GRAM, Prober
-from zeroloss.training.steps import AUTO_FRACTION, step_size, theory_step
+from zeroloss.training.steps import AUTO_FRACTION, check_budget, check_step, step_size, theory_step
 from zeroloss.training.trajectory import Probe, Status, Trajectory
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Prober",
     "Status",
     "Trajectory",
+    "check_budget",
+    "check_step",
     "descend",
     "linearise",
     "powers_of_two",

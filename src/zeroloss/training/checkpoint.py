@@ -27,6 +27,7 @@ class Checkpoint:
 
     Args:
         step: k.
+        step_size: eta; a resumed run keeps it, since computed again with other threads it may differ in its last bits.
         loss: losses of steps 0 to k-1 (to k where the run has ended).
         probes: those taken so far.
         seconds: time spent stepping.
@@ -35,6 +36,7 @@ class Checkpoint:
     """
 
     step: int
+    step_size: float
     loss: list[float]
     probes: tuple[Probe, ...]
     seconds: float
@@ -72,6 +74,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, mark: str) -> None:
     tensors["loss"] = torch.tensor(checkpoint.loss, dtype=torch.float64)
     state = {
         "step": checkpoint.step,
+        "step_size": checkpoint.step_size,
         "seconds": checkpoint.seconds,
         "status": checkpoint.status,
         "probes": [asdict(p) for p in checkpoint.probes],
@@ -94,6 +97,8 @@ def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
     """
     if not path.exists():
         return None
+    if path.is_dir():
+        raise FileError(path, "is a folder", "name a file")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -104,7 +109,9 @@ def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
         probes = tuple(Probe(**p) for p in state["probes"])
         loss: list[float] = tensors.pop("loss").tolist()
         movement = {name.removeprefix("moved:"): value for name, value in tensors.items()}
-        found = Checkpoint(int(state["step"]), loss, probes, float(state["seconds"]), str(state["status"]), movement)
+        found = Checkpoint(
+            int(state["step"]), float(state["step_size"]), loss, probes, float(state["seconds"]), str(state["status"]), movement
+        )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FileError(path, f"is damaged ({type(error).__name__})", "delete it to train from the start") from error
     if header["mark"] != mark:

@@ -37,8 +37,9 @@ class Linearised:
             One norm a step.
         """
         k = torch.as_tensor(steps, dtype=torch.float64).reshape(-1)
-        factors = (1 - step * self.eigenvalues).abs()
-        return (factors[None, :].pow(2 * k[:, None]) @ self.weights).sqrt()
+        part = self.weights > 0  # a direction without residual stays empty, even where its factor overflows
+        factors = (1 - step * self.eigenvalues[part]).abs()
+        return (factors[None, :].pow(2 * k[:, None]) @ self.weights[part]).sqrt()
 
     def steps_to(self, step: float, until: float) -> int | None:
         r"""The first k at which the loss has fallen to ``until`` times its start.
@@ -54,6 +55,8 @@ class Linearised:
         start = float(self.weights.sum())
         if start == 0:
             return 0
+        if until <= 0 or bool((((1 - step * self.eigenvalues).abs() > 1 + 1e-9) & (self.weights > 0)).any()):
+            return None  # ever nearer to zero and never there, or growing
 
         def reached(k: int) -> bool:
             return float(self.norms(step, [k])[0]) ** 2 <= until * start
@@ -124,8 +127,8 @@ def predict_descent(
         >>> predict_descent(torch.eye(2, dtype=torch.float64), torch.tensor([3.0, 4.0]), 0.5, [0, 1, 2])
         tensor([5.0000, 2.5000, 1.2500], dtype=torch.float64)
     """
-    if not (math.isfinite(step) and step > 0):
-        raise ArgumentError("step", f"is {step}", "pass a positive number")
-    if bool((torch.as_tensor(steps) < 0).any()):
-        raise ArgumentError("steps", "contains a negative step", "count steps from 0")
+    if isinstance(step, bool) or not isinstance(step, int | float) or not (math.isfinite(step) and step > 0):
+        raise ArgumentError("step", f"is {step!r}", "pass a positive number")
+    if not bool((torch.as_tensor(steps) >= 0).all()):
+        raise ArgumentError("steps", "contains a negative step or NaN", "count steps from 0")
     return linearise(kernel, residual).norms(step, steps)

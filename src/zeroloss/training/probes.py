@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class Prober:
             gradient_norm=float(torch.stack([g.square().sum() for g in gradient]).sum().sqrt()),
             smallest=ends.smallest,
             largest=ends.largest,
-            gram_drift=_norm(gram - self._gram) / self._gram_norm,
+            gram_drift=_share(_norm(gram - self._gram), self._gram_norm),
             last_hidden_smallest=last_ends.smallest,
             last_hidden_drift=_norm(last - self._last),
             weight_drift={name: spectral_norm(_matrix(m)) for name, m in moved.items()},
@@ -94,6 +95,11 @@ def _double(module: nn.Module) -> nn.Module:
 
 def _matrix(parameter: Tensor) -> Tensor:
     return parameter.reshape(len(parameter), -1) if parameter.ndim > 1 else parameter[None]
+
+
+def _share(part: float, whole: float) -> float:
+    """A ratio that is 0 for nothing of nothing: a dead network's Gram is zero and stays so."""
+    return part / whole if whole > 0 else (0.0 if part == 0 else math.inf)
 
 
 def _norm(matrix: Tensor) -> float:

@@ -45,9 +45,33 @@ def step_size(step: str | float, module: nn.Module, data: Dataset) -> float:
         return AUTO_FRACTION / largest
     if step == "theory":
         return theory_step(module, data)
+    check_step(step)
+    return float(step)
+
+
+def check_step(step: str | float) -> None:
+    """Refuse a step that is neither a rule's name nor a positive number, before anything is computed.
+
+    Raises:
+        ArgumentError: saying what was passed.
+    """
+    if step in ("auto", "theory"):
+        return
     if isinstance(step, bool) or not isinstance(step, int | float) or not (math.isfinite(step) and step > 0):
         raise ArgumentError("step", f"is {step!r}", "pass 'auto', 'theory' or a positive number")
-    return float(step)
+
+
+def check_budget(max_steps: int, until: float) -> None:
+    """Refuse a budget or a target out of range, before anything is computed.
+
+    Raises:
+        ArgumentError: saying what was passed.
+    """
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
+        raise ArgumentError("max_steps", f"is {max_steps!r}", "pass a whole number of at least 0")
+    number = isinstance(until, int | float) and not isinstance(until, bool)
+    if not (number and math.isfinite(until) and 0 <= until < 1):
+        raise ArgumentError("until", f"is {until!r}", "pass a fraction of the first loss in [0, 1)")
 
 
 def theory_step(module: nn.Module, data: Dataset) -> float:
