@@ -54,8 +54,9 @@ def finite_tensor(argument: str, values: Values) -> Float[Tensor, "*shape"]:
         if int(signed.max()) > _EXACT or int(signed.min()) < smallest:
             raise ArgumentError(argument, "has integers beyond 2**53, which float64 cannot tell apart", "rescale or pass floats")
     copy = tensor.detach().to(torch.float64, copy=True, memory_format=torch.contiguous_format)
-    bad = ~torch.isfinite(copy)
-    if copy.ndim and bool(bad.any()):
+    # The extremes tell at once, without three more tensors of this size, that all is well.
+    if copy.ndim and copy.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(copy)):
+        bad = ~torch.isfinite(copy)
         first = first_row(bad.flatten(1).any(1) if copy.ndim > 1 else bad)
         count = int(bad.sum())
         entries = "entry that is" if count == 1 else "entries that are"

@@ -38,6 +38,23 @@ def row_norms(x: Rows) -> Vector:
     return norms * divisor
 
 
+def largest_entry(x: Float[Tensor, "*shape"]) -> float:
+    r"""The largest magnitude $\max|x_{ij}|$, without a second tensor of that size.
+
+    Args:
+        x: at least one number.
+
+    Returns:
+        The magnitude; NaN if any entry is.
+
+    Example:
+        >>> largest_entry(torch.tensor([[1.0, -3.0]]))
+        3.0
+    """
+    low, high = torch.aminmax(x)
+    return max(-float(low), float(high))
+
+
 def unit_rows(x: Rows) -> Rows:
     r"""Rows divided by their norms, $x_i/\|x_i\|$, without forming a norm that could overflow; zero rows stay zero.
 
@@ -52,10 +69,10 @@ def unit_rows(x: Rows) -> Rows:
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]], dtype=torch.float64)
     """
-    largest = x.abs().amax(1, keepdim=True)
+    largest = torch.linalg.vector_norm(x, math.inf, dim=1, keepdim=True)
     scaled = x / torch.where(largest > 0, largest, 1.0)
     norms = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-    return scaled / torch.where(norms > 0, norms, 1.0)
+    return scaled.div_(torch.where(norms > 0, norms, 1.0))
 
 
 def nearest_distances(x: Rows) -> Vector:
@@ -110,7 +127,7 @@ def _nearest_distinct(x: Rows) -> Vector:
     if n < 2:
         return nearest
     # A power of two scales without rounding, and brings the largest entry near 1, so that no square overflows.
-    exponent = math.frexp(float(x.abs().max()))[1]
+    exponent = math.frexp(largest_entry(x))[1]
     scale = 2.0 ** -max(-1000, min(1000, exponent))
     scaled = x * scale
     square = (scaled * scaled).sum(1)

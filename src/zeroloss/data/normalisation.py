@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zeroloss.data.door import first_row
-from zeroloss.data.geometry import unit_rows
+from zeroloss.data.geometry import largest_entry, unit_rows
 from zeroloss.errors import ArgumentError, unknown_name
 from zeroloss.typing import Inputs, Rows
 
@@ -70,8 +70,8 @@ def to_sphere(x: Inputs) -> Inputs:
         >>> to_sphere(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
         tensor([[0.6000, 0.8000]], dtype=torch.float64)
     """
-    rows = x.flatten(1)
-    zero = (rows == 0).all(1)
+    unit = unit_rows(x.flatten(1))
+    zero = torch.linalg.vector_norm(unit, dim=1) == 0  # of unit rows, where no square can vanish
     if bool(zero.any()):
         count = int(zero.sum())
         rows_of = "row" if count == 1 else "rows"
@@ -80,7 +80,7 @@ def to_sphere(x: Inputs) -> Inputs:
             f"has {count} {rows_of} of zeros (first: row {first_row(zero)}), where the unit norm is undefined",
             "drop them or pass normalise='padded' or 'none'",
         )
-    return unit_rows(rows).reshape(x.shape)
+    return unit.reshape(x.shape)
 
 
 def standardise(x: Rows) -> Rows:
@@ -101,7 +101,7 @@ def standardise(x: Rows) -> Rows:
     half = x / 2
     low = half.amin(0)
     span = half.amax(0) - low
-    centred = _centred((half - low) / torch.where(span > 0, span, 1.0))
+    centred = _centre((half - low) / torch.where(span > 0, span, 1.0))
     deviation = (centred**2).mean(0).sqrt()
     return centred / torch.where(deviation > 0, deviation, 1.0)
 
@@ -121,10 +121,11 @@ def remove_mean(x: Inputs) -> Inputs:
                 [ 1.,  0.]], dtype=torch.float64)
     """
     rows = x.flatten(1)
-    largest = float(rows.abs().max())
+    largest = largest_entry(rows)
     if largest == 0:
         return x.clone()
-    return (_centred(rows / largest - rows[0] / largest) * largest).reshape(x.shape)
+    shifted = (rows / largest).sub_(rows[0] / largest)
+    return _centre(shifted).mul_(largest).reshape(x.shape)
 
 
 def normalise(x: Inputs, how: str, images: bool) -> Float[Tensor, n * normalised]:
@@ -166,11 +167,12 @@ def normalise(x: Inputs, how: str, images: bool) -> Float[Tensor, n * normalised
             raise unknown_name("normalise", how, NORMALISATIONS)
 
 
-def _centred(rows: Rows) -> Rows:
-    """Rows less their mean, where a row that equals the mean up to rounding becomes exactly 0.
+def _centre(rows: Rows) -> Rows:
+    """Rows less their mean, in place (images fill memory); a row that equals the mean up to rounding becomes exactly 0.
 
     Otherwise division by its norm would blow the rounding up into a direction.
     """
-    centred = rows - rows.mean(0)
-    noise = 16 * _EPS * float(rows.abs().max())
-    return torch.where((centred.abs() > noise).any(1, keepdim=True), centred, 0.0)
+    noise = 16 * _EPS * largest_entry(rows)
+    rows.sub_(rows.mean(0))
+    rows[torch.linalg.vector_norm(rows, math.inf, dim=1) <= noise] = 0.0
+    return rows
