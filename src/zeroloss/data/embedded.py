@@ -1,41 +1,13 @@
-"""The registry of named data sets: a name, and a function that returns its raw rows.
-
-Another source is one file with one function ``(root) -> Raw`` and one line in ``SOURCES``.
-"""
+"""The data sets that scikit-learn embeds: always there, with no file and no network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """A data set as its source has it: nothing chosen, nothing normalised.
-
-    Attributes:
-        x: n×d numbers, or images n×c×h×w.
-        target: n integers (the source's own class labels), n texts (labels without numbers), or floats, n or n×k (regression).
-        classes: the name of class label v at place v; a label beyond the tuple is named by its number. Not used for texts.
-        images: whether x holds images.
-
-    Example:
-        >>> Raw(np.zeros((2, 3)), np.array([0, 1])).images
-        False
-    """
-
-    x: NDArray[Any]
-    target: NDArray[Any]
-    classes: tuple[str, ...] = ()
-    images: bool = False
-
-
-Source: TypeAlias = Callable[[Path | None], Raw]  # takes the folder that load's `root` names, for sources kept on disk
+from zeroloss.data.raw import Raw
 
 
 def digits(root: Path | None = None) -> Raw:
@@ -133,15 +105,6 @@ def diabetes(root: Path | None = None) -> Raw:
 
     found = load_diabetes(scaled=False)
     return Raw(found.data, found.target.astype(np.float64))
-
-
-SOURCES: dict[str, Source] = {
-    "digits": digits,
-    "iris": iris,
-    "wine": wine,
-    "breast_cancer": breast_cancer,
-    "diabetes": diabetes,
-}
 
 
 def _table(found: Any) -> Raw:

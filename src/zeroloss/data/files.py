@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from zeroloss.data.csv_file import read_csv
 from zeroloss.data.npz_file import read_npz
-from zeroloss.data.sources import Raw
+from zeroloss.data.raw import Raw
 from zeroloss.errors import FileError
 
 MAX_CLASSES = 20  # whole numbers in floating point count as class labels up to this many different ones

@@ -130,6 +130,10 @@ def _find(label: ClassLabel, values: list[int] | list[str], known: list[str]) ->
     for i, (value, name) in enumerate(zip(values, known, strict=True)):
         if not isinstance(label, bool) and (label == value or str(label) == name):
             return i
+    if isinstance(label, str):  # a number in quotes, where the class has a name as well
+        for i, value in enumerate(values):
+            if label == str(value):
+                return i
     raise ArgumentError("classes", f"names {label!r}, which the source has not", f"choose from: {_listed(known)}")
 
 
