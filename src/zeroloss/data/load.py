@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -14,10 +14,14 @@ from zeroloss.data.dataset import Dataset
 from zeroloss.data.files import SUFFIXES, read_file
 from zeroloss.data.normalisation import NORMALISATIONS, standardise
 from zeroloss.data.normalisation import normalise as normalise_inputs
+from zeroloss.data.raw import Raw
 from zeroloss.data.selection import ClassLabel, Indices, choose_classes, draw
-from zeroloss.data.sources import SOURCES, Raw
+from zeroloss.data.sources import FAMILIES, SOURCES
+from zeroloss.data.synthetic import SYNTHETIC
 from zeroloss.errors import ArgumentError, unknown_name
 from zeroloss.typing import Targets
+
+_SYNTHETIC = "synthetic/"
 
 
 def load(
@@ -33,14 +37,17 @@ def load(
     r"""A data set, normalised over the rows that were chosen.
 
     Args:
-        source: a name in ``SOURCES`` (digits, iris, wine, breast_cancer, diabetes, ...) or a path that ends in .npz or .csv.
+        source: a name in ``SOURCES`` (digits, iris, wine, breast_cancer, diabetes, mnist, fashion_mnist, cifar10, cifar100),
+            ``uci/<name>``, ``synthetic/<name>`` (a name in ``SYNTHETIC``), or a path that ends in .npz or .csv.
         n: how many rows, chosen at random, as equally from every class as can be; None for all. Rows keep the source's order.
+            Synthetic sets are made with n rows (None for 100).
         classes: which classes, by label or name, in this order; None for all.
-        normalise: ``auto`` (tables standardised, images less their mean image, then $\|x_i\|=1$), ``sphere``, ``padded`` (AZ) or
-            ``none``.
+        normalise: ``auto`` (tables standardised, images less their mean image, then $\|x_i\|=1$; synthetic sets as they are made),
+            ``sphere``, ``padded`` (AZ) or ``none`` (tables as they are, the image sets' pixels in [0, 1]).
         flat: n×d rows; False leaves images n×c×h×w (tables stay rows).
-        root: the folder where relative paths start.
-        seed: of the choice of rows.
+        root: the folder where relative paths start, and that holds the sets kept on disk; for these, None means the folder that
+            the environment variable ``ZEROLOSS_DATA`` names. A missing image set is downloaded into ``root`` if pooch is there.
+        seed: of the choice of rows, or of a synthetic set.
 
     Returns:
         The data set: y is n×1 of ±1 for two classes (the first −1), n×k one-hot for more, and for regression n×1 of mean 0 and
@@ -61,6 +68,8 @@ def load(
     """
     if normalise not in NORMALISATIONS:
         raise unknown_name("normalise", normalise, NORMALISATIONS)
+    if isinstance(source, str) and source.startswith(_SYNTHETIC):
+        return _made(source, n, classes, normalise, seed)
     name, raw = _read(source, None if root is None else Path(root).expanduser())
     if len(raw.x) < 2:
         raise ArgumentError("source", f"{name!r} has one sample", "pass data with two rows or more")
@@ -81,6 +90,8 @@ def load(
         y, labels = _class_targets(chosen.place[kept], len(names)), torch.from_numpy(chosen.labels[kept])
 
     x = torch.from_numpy(np.ascontiguousarray(raw.x[rows], dtype=np.float64))
+    if raw.divisor != 1:
+        x /= raw.divisor
     x = normalise_inputs(x, normalise, raw.images)
     image_shape = raw.x.shape[1:] if raw.images and normalise != "padded" else None
     return Dataset(x.flatten(1) if flat else x, y, labels, name, names, image_shape)
@@ -90,10 +101,34 @@ def _read(source: str | os.PathLike[str], root: Path | None) -> tuple[str, Raw]:
     """The source's short name and its rows."""
     if isinstance(source, str) and source in SOURCES:
         return source, SOURCES[source](root)
+    if isinstance(source, str) and Path(source).suffix.lower() not in SUFFIXES:
+        family, _, member = source.partition("/")
+        if family in FAMILIES and member:
+            return source, FAMILIES[family](member, root)
     if not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() not in SUFFIXES:
-        raise unknown_name("source", source, [*SOURCES, "a path ending in .npz or .csv"])
+        families = [f"{family}/<name>" for family in FAMILIES]
+        raise unknown_name("source", source, [*SOURCES, *families, *_synthetic_names(), "a path ending in .npz or .csv"])
     path = Path(source).expanduser()
     return path.stem, read_file(path if root is None else root / path)
+
+
+def _made(source: str, n: SupportsIndex | None, classes: Sequence[ClassLabel] | None, how: str, seed: int) -> Dataset:
+    """A synthetic set, with its own parameters at their defaults."""
+    make = SYNTHETIC.get(source.removeprefix(_SYNTHETIC))
+    if make is None:
+        raise unknown_name("source", source, _synthetic_names())
+    if classes is not None:
+        raise ArgumentError("classes", f"is {tuple(classes)}, but {source!r} is made whole", "leave it out")
+    options: dict[str, Any] = {"seed": seed} if n is None else {"n": n, "seed": seed}
+    data = make(**options)
+    # Standardised columns would undo what the set was made for: its separation, its pairs, its cube.
+    x = data.x if how == "auto" else normalise_inputs(data.x, how, images=False)
+    return Dataset(x, data.y, data.labels, source, data.classes)
+
+
+def _synthetic_names() -> list[str]:
+    """What ``load`` calls the synthetic sets."""
+    return [_SYNTHETIC + name for name in SYNTHETIC]
 
 
 def _class_targets(place: Indices, count: int) -> Targets:
