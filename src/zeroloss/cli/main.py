@@ -85,7 +85,7 @@ def _data_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("-n", type=int, metavar="N", help="how many rows, drawn evenly over the classes")
     command.add_argument("--classes", metavar="A,B,...", help="which classes, such as 3,8; 'all' for every one")
     command.add_argument("--normalise", metavar="HOW", help="auto (default), sphere, padded or none")
-    command.add_argument("--root", metavar="DIR", help="where relative paths of data files start")
+    command.add_argument("--root", metavar="DIR", help="the folder of data sets, and where relative paths of data files start")
 
 
 def _add_study(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -96,7 +96,9 @@ def _add_study(commands: argparse._SubParsersAction[_Parser]) -> None:
         "zeroloss study --data digits --classes 3,8 -n 100",
     )
     command.add_argument("--from", dest="file", metavar="FILE", help="a study.toml; flags override its fields")
-    command.add_argument("--data", metavar="SOURCE", help="digits, iris, wine, breast_cancer, diabetes, or a .npz or .csv file")
+    command.add_argument(
+        "--data", metavar="SOURCE", help="digits, iris, wine, mnist, cifar10, uci/NAME, ... or a .npz or .csv file"
+    )
     _data_arguments(command)
     command.add_argument("--network", action="append", metavar="FAMILY", help="fully_connected or resnet; may be repeated")
     command.add_argument("--scheme", metavar="NAME", help="allen-zhu or du, for the networks named with --network")

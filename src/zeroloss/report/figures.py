@@ -160,7 +160,7 @@ def drift_figure(network: NetworkResult) -> Panel:
     probes = [probe for probe in network.probes if probe.step > 0]
     names = list(dict.fromkeys(name for probe in probes for name in probe.weight_drift))
     shown = [names[i] for i in thin(len(names), LAYERS)]
-    series = [(name.removesuffix(".weight"), [p.weight_drift.get(name, math.nan) for p in probes]) for name in shown]
+    series = [(_short(name, names), [p.weight_drift.get(name, math.nan) for p in probes]) for name in shown]
     gram = [probe.gram_drift for probe in probes]
     values = [value for _, drifts in series for value in drifts] + gram
     if not any(drawable(value) for value in values):
@@ -192,6 +192,13 @@ def drift_figure(network: NetworkResult) -> Panel:
         layers=f" {LAYERS} of {len(names)} layers are drawn." if len(names) > LAYERS else "",
     )
     return Panel(title, Markup(draw(label, paint)), caption)
+
+
+def _short(name: str, names: list[str]) -> str:
+    """A layer's last name where no other layer has it, so that legends stay inside their figure: block2.W2.weight is W2."""
+    full = name.removesuffix(".weight")
+    last = full.rsplit(".", 1)[-1]
+    return last if sum(other.removesuffix(".weight").rsplit(".", 1)[-1] == last for other in names) == 1 else full
 
 
 def rayleigh_figure(network: NetworkResult) -> Panel:
