@@ -116,6 +116,7 @@ TABLE = [
     ("AZ-20", sweep("weight_drift", -0.5, dataclasses.replace(AZ, activation="tanh")), ABSENT),
     ("AZ-02", sweep("norm_deviation", -0.5, dataclasses.replace(AZ, activation="erf"), variance_ratio=1.0), ABSENT),
     ("AZ-20", sweep("weight_drift", -0.5, AZ, noise=3.0), UNSURE),
+    ("AZ-20", sweep("weight_drift", -2.0, AZ, noise=1.0), HOLDS),  # noisy, but clear of the bound
     ("DU-01", sweep("kernel_gap", -0.5, DU, mean_gap=0.01), HOLDS),
     ("DU-01", sweep("kernel_gap", -0.5, DU, mean_gap=0.2), VIOLATED),
     ("DU-01", sweep("kernel_gap", -0.5, DU, floor=0.3, mean_gap=0.3), VIOLATED),  # a wrong recursion leaves a floor

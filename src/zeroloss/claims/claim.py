@@ -11,6 +11,8 @@ from zeroloss.claims.fits import Slope
 from zeroloss.claims.regime import regime
 from zeroloss.claims.verdict import Judgement, Verdict
 
+WIDEST = 0.6  # an interval around the bound that is wider than this shows nothing
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -71,6 +73,8 @@ def judge_slope(claim: str, sweep: Sweep, slope: Slope, power: float, quantity: 
     span = f"slope {slope.estimate:.3f} in m, 95 % interval [{low:.3f}, {high:.3f}], {slope.seeds} seeds, {slope.decades:.1f} decades"
     if slope.problem:
         status, word = Judgement.INCONCLUSIVE, slope.problem
+    elif low <= power <= high and high - low > WIDEST:
+        status, word = Judgement.INCONCLUSIVE, f"an interval of length {high - low:.2f} around the bound {power:g}"
     elif low - slope.log_shift > power:
         status, word = Judgement.VIOLATED, f"above the bound {power:g}, with a logarithm allowed too"
     elif low > power:

@@ -12,7 +12,6 @@ from zeroloss.claims.evidence import Sweep
 
 MIN_SEEDS = 5
 MIN_DECADES = 1.5
-WIDEST = 0.6  # an interval wider than this decides nothing
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,6 @@ def fit_slope(sweep: Sweep, quantity: str, saturation: float = np.inf) -> Slope:
         problem = f"{len(seeds)} seeds, {MIN_SEEDS} are needed"
     elif decades < MIN_DECADES - 1e-9:
         problem = f"{decades:.2f} decades of width below saturation, {MIN_DECADES} are needed"
-    elif 2 * reach > WIDEST:
-        problem = f"an interval of length {2 * reach:.2f}"
     shift = _regress(x, np.log(x))[0] if widths[0] > 1 else 0.0
     return Slope(estimate, (estimate - reach, estimate + reach), shift, len(seeds), decades, problem)
 

@@ -72,9 +72,12 @@ def explain_study(data: DataSummary, networks: tuple[NetworkResult, ...]) -> str
     if reached:
         parts.append(_why(reached))
         slow = max(reached, key=lambda n: n.steps)
+        spread = f"lambda_max/lambda_min = {number(slow.forecast.condition)}"
+        if math.isinf(slow.forecast.condition):
+            spread = "a G that is singular to rounding"
         parts.append(
-            f"How fast is set by the spread of G's eigenvalues: the slowest of them, {slow.spec.name}, took {slow.steps:,} steps with "
-            f"lambda_max/lambda_min = {number(slow.forecast.condition)}."
+            f"How fast is set by the spread of G's eigenvalues: the slowest of them, {slow.spec.name}, took {count(slow.steps, 'step')} "
+            f"with {spread}."
         )
     return " ".join(parts)
 
@@ -132,7 +135,7 @@ def _why(reached: list[NetworkResult]) -> str:
 
 def _outcome(forecast: Forecast, run: Trajectory, training: TrainingSpec, loss_floor: float) -> str:
     told = (
-        "the initial Gram foretold that it never would"
+        "the initial Gram foretold that the target is never reached"
         if forecast.steps is None
         else f"the initial Gram foretold {forecast.steps:,}"
     )
@@ -151,7 +154,7 @@ def _outcome(forecast: Forecast, run: Trajectory, training: TrainingSpec, loss_f
         return f"The gradient is exactly zero at step {run.taken:,}, at {number(ratio)} of the first loss: the network is dead."
     text = f"The budget of {count(run.taken, 'step')} ended at {number(ratio)} of the first loss"
     close = "as foretold" if foretold(forecast, ratio) else f"where {number(forecast.loss_ratio)} was foretold"
-    text = f"{text}, {close}; for the target {told}{' steps' if forecast.steps is not None else ''}."
+    text = f"{text}, {close}; {told}{' steps to the target' if forecast.steps is not None else ''}."
     return f"{text} {_remedy(forecast, run, share, loss_floor)}"
 
 
@@ -164,6 +167,11 @@ def _remedy(forecast: Forecast, run: Trajectory, share: float, loss_floor: float
         )
     if share < 0.1:
         return f"The step is {number(share)} of the stable limit 2/lambda_max: a larger one (step='auto') is what would help."
+    if math.isinf(forecast.condition):
+        return (
+            "The initial Gram is singular to rounding (identical or parallel rows do that): merging such rows, or a larger max_steps, "
+            "would help."
+        )
     if forecast.condition > 1e3:
         return (
             f"What makes it slow is lambda_max/lambda_min = {number(forecast.condition)}: better conditioned rows (normalise), another "
