@@ -160,6 +160,14 @@ def test_uses_that_no_call_shows_are_refused_not_computed_wrongly(build):
         gram(build().double(), rows(4, 5))
 
 
+def test_gradients_that_cancel_are_not_taken_for_hidden_uses():
+    """Opposite rows through an odd network: the summed gradient is rounding alone, and no use is hidden."""
+    net = CASES[4].build(2, 1, 1)  # DU, erf, one unit
+    x = torch.tensor([[0.6, 0.8], [-0.6, -0.8]], dtype=torch.float64)
+    assert gram(net, x).shape == (2, 2)
+    assert gram(net.float(), x).shape == (2, 2)
+
+
 def test_modules_are_left_as_they_were():
     net = CASES[1].build(5, 6, 2)
     before = {k: v.clone() for k, v in net.state_dict().items()}
