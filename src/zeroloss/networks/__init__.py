@@ -12,13 +12,14 @@ from zeroloss.networks.activations import (
 )
 from zeroloss.networks.builders import SCHEMES, Architecture, Network, fully_connected, resnet
 from zeroloss.networks.gaussian import gaussian_mean, gaussian_rule
-from zeroloss.networks.layers import GaussianLinear, Residual, Scale
+from zeroloss.networks.layers import GaussianConv2d, GaussianLinear, Residual, Scale
 
 __all__ = [
     "ACTIVATIONS",
     "SCHEMES",
     "Activation",
     "Architecture",
+    "GaussianConv2d",
     "GaussianLinear",
     "Network",
     "Residual",
