@@ -5,7 +5,7 @@ from zeroloss.data import Dataset, load
 from zeroloss.errors import ArgumentError, FileError, ZerolossError
 from zeroloss.gram import gram
 from zeroloss.kernels import limit_kernel
-from zeroloss.networks import fully_connected, resnet
+from zeroloss.networks import cnn, conv_resnet, fully_connected, resnet
 from zeroloss.report import write_report
 from zeroloss.spectrum import extremes
 from zeroloss.study import Study, check, run_study
@@ -23,6 +23,8 @@ __all__ = [
     "Verdict",
     "ZerolossError",
     "check",
+    "cnn",
+    "conv_resnet",
     "descend",
     "extremes",
     "fully_connected",

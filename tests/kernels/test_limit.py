@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.cases import CASES, Case, rows
-from zeroloss import fully_connected, gram, limit_kernel, resnet
+from zeroloss import fully_connected, gram, limit_kernel
 from zeroloss.gram import layer_grams
 from zeroloss.kernels import layer_kernels
 from zeroloss.networks import GaussianLinear, Residual, Scale
@@ -210,7 +210,3 @@ def test_modules_without_a_limit_are_named(module, message):
         limit_kernel(module)(rows(3, 5))
     with pytest.raises(ValueError, match="did you mean 'ntk'"):
         limit_kernel(module, "ntkk")
-
-
-def test_resnet_default_is_dus():
-    assert resnet(3, 4, 2).architecture.scheme == "du"

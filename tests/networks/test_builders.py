@@ -35,7 +35,7 @@ def test_du_forward_is_the_papers():
 
 
 def test_du_resnet_forward_is_the_papers():
-    net = resnet(5, 6, 3, activation="erf", c_res=0.7)
+    net = resnet(5, 6, 3, scheme="du", activation="erf", c_res=0.7)
     x, c = rows(4, 5), c_sigma(find_activation("erf"))
     w1, w2, w3, a = (p.detach() for p in net.parameters())
     h = math.sqrt(c / 6) * torch.erf(x @ w1.T)
@@ -89,8 +89,9 @@ def test_allen_zhus_scale_is_one(case):
         (lambda: fully_connected(3, [4, 4], 1, scheme="du"), "width has 2 entries, but H = depth = 1"),
         (lambda: fully_connected(3, 4, 1, scheme="dw"), "scheme is 'dw'"),
         (lambda: fully_connected(3, 4, 1, activation="rleu"), "activation is 'rleu'"),
-        (lambda: resnet(3, [4, 5], 2), "a skip adds layers of one width"),
-        (lambda: resnet(3, 4, 2, c_res=1.0), "c_res is 1.0"),
+        (lambda: resnet(3, [4, 5, 4], 2), "a skip adds layers of one width"),
+        (lambda: resnet(3, [4, 5], 2, scheme="du"), "a skip adds layers of one width"),
+        (lambda: resnet(3, 4, 2, scheme="du", c_res=1.0), "c_res is 1.0"),
     ],
 )
 def test_mistakes_are_named(call, message):

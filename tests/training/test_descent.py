@@ -60,7 +60,7 @@ def test_theory_steps_are_the_theorems(digits):
     assert theory_step(three, digits) == pytest.approx(3 * digits.separation / (30**4 * 9 * 50))
     from zeroloss import limit_kernel
 
-    net = resnet(64, 50, 3, activation="erf")
+    net = resnet(64, 50, 3, scheme="du", activation="erf")
     lam = extremes(limit_kernel(net, "last-hidden")(digits.x)).smallest
     assert theory_step(net, digits) == pytest.approx(lam * 9 / 900)
     net = fully_connected(64, 50, 3, scheme="du", activation="erf")

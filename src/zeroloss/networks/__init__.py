@@ -10,9 +10,13 @@ from zeroloss.networks.activations import (
     sup_curvature,
     sup_derivative,
 )
-from zeroloss.networks.builders import SCHEMES, Architecture, Network, fully_connected, resnet
+from zeroloss.networks.architecture import SCHEMES, Architecture, Network, train_only, weight_layers
+from zeroloss.networks.conv_residual import conv_resnet
+from zeroloss.networks.convolutional import cnn
+from zeroloss.networks.dense import fully_connected
 from zeroloss.networks.gaussian import gaussian_mean, gaussian_rule
 from zeroloss.networks.layers import GaussianConv2d, GaussianLinear, Residual, Scale
+from zeroloss.networks.residual import resnet
 
 __all__ = [
     "ACTIVATIONS",
@@ -26,6 +30,8 @@ __all__ = [
     "Scale",
     "activation_of",
     "c_sigma",
+    "cnn",
+    "conv_resnet",
     "find_activation",
     "fully_connected",
     "gaussian_mean",
@@ -34,4 +40,6 @@ __all__ = [
     "resnet",
     "sup_curvature",
     "sup_derivative",
+    "train_only",
+    "weight_layers",
 ]

@@ -89,8 +89,8 @@ _BY_MODULE: dict[type[nn.Module], str] = {
 }
 
 
-def find_activation(name: str) -> Activation:
-    """The activation of that name.
+def find_activation(name: str | Activation) -> Activation:
+    """The activation of that name, or the one given.
 
     Raises:
         ArgumentError: for a name that is not known, with the nearest one suggested.
@@ -99,6 +99,8 @@ def find_activation(name: str) -> Activation:
         >>> find_activation("gelu").smooth
         True
     """
+    if isinstance(name, Activation):
+        return name
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
