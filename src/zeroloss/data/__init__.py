@@ -6,6 +6,7 @@ from zeroloss.data.geometry import nearest_distances, parallel_pairs, row_norms,
 from zeroloss.data.load import load
 from zeroloss.data.normalisation import normalise, pad, remove_mean, standardise, to_sphere
 from zeroloss.data.relabel import with_noisy_labels, with_random_labels
+from zeroloss.data.shrink import shrink
 from zeroloss.data.sources import FAMILIES, SOURCES, Raw
 from zeroloss.data.synthetic import SYNTHETIC, antipodal_pairs, parallel_pair, parity, sphere, teacher, two_clusters, xor
 
@@ -28,6 +29,7 @@ __all__ = [
     "parity",
     "remove_mean",
     "row_norms",
+    "shrink",
     "sphere",
     "standardise",
     "teacher",

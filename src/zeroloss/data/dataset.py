@@ -88,6 +88,26 @@ class Dataset:
         """Number k of targets a sample."""
         return self.y.shape[1]
 
+    def as_images(self) -> Dataset:
+        """The same samples with x as n×c×h×w images, for convolutional networks.
+
+        Raises:
+            ArgumentError: where the rows are not known to be images.
+        """
+        if self.x.ndim == 4:
+            return self
+        if self.image_shape is None:
+            raise ArgumentError(
+                "x", f"of {self.name!r} holds rows of {self.x.shape[1]} features, not images", "take image data, unpadded"
+            )
+        return Dataset(self.x.reshape(self.n, *self.image_shape), self.y, self.labels, self.name, self.classes)
+
+    def as_rows(self) -> Dataset:
+        """The same samples with x as n×d rows, for fully connected networks."""
+        if self.x.ndim == 2:
+            return self
+        return Dataset(self.x.flatten(1), self.y, self.labels, self.name, self.classes, self.image_shape)
+
     @cached_property
     def nearest(self) -> Vector:
         """Distance from each input to the nearest other one, n of them, over flattened inputs; infinite where n = 1."""

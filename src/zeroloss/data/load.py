@@ -16,6 +16,7 @@ from zeroloss.data.normalisation import NORMALISATIONS, standardise
 from zeroloss.data.normalisation import normalise as normalise_inputs
 from zeroloss.data.raw import Raw
 from zeroloss.data.selection import ClassLabel, Indices, choose_classes, draw
+from zeroloss.data.shrink import shrink
 from zeroloss.data.sources import FAMILIES, SOURCES
 from zeroloss.data.synthetic import SYNTHETIC
 from zeroloss.errors import ArgumentError, unknown_name
@@ -31,6 +32,7 @@ def load(
     classes: Sequence[ClassLabel] | None = None,
     normalise: str = "auto",
     flat: bool = True,
+    size: int | None = None,
     root: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Dataset:
@@ -45,6 +47,7 @@ def load(
         normalise: ``auto`` (tables standardised, images less their mean image, then $\|x_i\|=1$; synthetic sets as they are made),
             ``sphere``, ``padded`` (AZ) or ``none`` (tables as they are, the image sets' pixels in [0, 1]).
         flat: n×d rows; False leaves images n×c×h×w (tables stay rows).
+        size: images are averaged down to size×size pixels before they are normalised; None leaves them as they are.
         root: the folder where relative paths start, and that holds the sets kept on disk; for these, None means the folder that
             the environment variable ``ZEROLOSS_DATA`` names. A missing image set is downloaded into ``root`` if pooch is there.
         seed: of the choice of rows, or of a synthetic set.
@@ -92,8 +95,12 @@ def load(
     x = torch.from_numpy(np.ascontiguousarray(raw.x[rows], dtype=np.float64))
     if raw.divisor != 1:
         x /= raw.divisor
+    if size is not None:
+        if not raw.images:
+            raise ArgumentError("size", f"is {size}, but {name!r} has rows, not images", "leave it out")
+        x = shrink(x, size)
+    image_shape = x.shape[1:] if raw.images and normalise != "padded" else None
     x = normalise_inputs(x, normalise, raw.images)
-    image_shape = raw.x.shape[1:] if raw.images and normalise != "padded" else None
     return Dataset(x.flatten(1) if flat else x, y, labels, name, names, image_shape)
 
 

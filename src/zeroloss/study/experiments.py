@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from zeroloss.claims import Differences, Evidence, Padded, Point, Run, SmallestEigenvalue, Sweep
-from zeroloss.data import Dataset, pad, parallel_pairs
+from zeroloss.data import Dataset, pad, parallel_pairs, shrink
 from zeroloss.gram import formula_gradient, gram, layer_grams, rows_of, trace
 from zeroloss.kernels import limit_kernel
 from zeroloss.networks import fully_connected
 from zeroloss.spectrum import extremes, spectral_norm
-from zeroloss.study.building import build, with_width
+from zeroloss.study.building import build, build_for, data_for, with_width
 from zeroloss.study.specification import NetworkSpec
 from zeroloss.training import descend
 
@@ -22,6 +22,8 @@ SEEDS = 5
 SWEEP_ROWS = 10
 SWEEP_STEPS = (1, 8, 32)  # where a short run is measured: at once, on its way, and when the loss is nearly gone
 WIDTHS = {"quick": (24, 48, 96, 192, 384, 768), "full": (64, 128, 256, 512, 1024, 2048, 4096)}
+CHANNELS = {"quick": (8, 16, 32, 64, 128), "full": (16, 32, 64, 128, 256, 512)}  # a channel costs as much as q neurons a pixel
+SWEEP_SIDE = 8  # pixels: sweeps over convolutional networks take images averaged down to this
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +45,27 @@ class Setting:
     @property
     def few(self) -> Dataset:
         """Ten rows, evenly spread over the data: enough for a Gram, few enough for a sweep."""
-        chosen = torch.linspace(0, self.data.n - 1, min(SWEEP_ROWS, self.data.n)).round().long()
-        return Dataset(self.data.x[chosen], self.data.y[chosen], name=self.data.name)
+        data = self.data
+        chosen = torch.linspace(0, data.n - 1, min(SWEEP_ROWS, data.n)).round().long()
+        return Dataset(data.x[chosen], data.y[chosen], name=data.name, image_shape=data.image_shape)
+
+    def few_for(self, spec: NetworkSpec) -> Dataset:
+        """Those rows as a network takes them; images are averaged down to 8×8 pixels, and their norms kept."""
+        few = data_for(spec, self.few)
+        if few.x.ndim == 2 or min(few.x.shape[2:]) <= SWEEP_SIDE:
+            return few
+        small = shrink(few.x, SWEEP_SIDE)
+        norms = [torch.linalg.vector_norm(images.flatten(1), dim=1)[:, None, None, None] for images in (few.x, small)]
+        return Dataset(small * (norms[0] / norms[1]), few.y, name=few.name)
+
+    def widths(self, spec: NetworkSpec) -> tuple[int, ...]:
+        """The widths of a sweep over a network."""
+        return (CHANNELS if spec.images else WIDTHS)[self.budget]
 
 
 def gradients(setting: Setting) -> list[Evidence]:
     """AZ's formula against automatic differentiation, on random networks over the data's own rows."""
-    few = setting.few
+    few = setting.few.as_rows()
     d, values = few.x.shape[1], []
     shapes: list[tuple[int, int | list[int], int]] = [(1, 16, 1), (2, 32, 3), (3, [24, 40, 16, 32], 2), (5, 64, 1)]
     for seed, (depth, width, outputs) in enumerate(shapes):
@@ -64,16 +80,17 @@ def gradients(setting: Setting) -> list[Evidence]:
 
 def padding(setting: Setting) -> list[Evidence]:
     """The data padded as footnote 3 says."""
-    return [Padded(f"{setting.data.name}, padded", pad(setting.data.x))]
+    return [Padded(f"{setting.data.name}, padded", pad(setting.data.x.flatten(1)))]
 
 
 def norms(setting: Setting) -> list[Evidence]:
     """How far AZ's layers are from keeping norms, over widths, and the variance of the last one over many draws."""
     found: list[Evidence] = []
-    x = setting.few.x
+    few = setting.few.as_rows()
+    x = few.x
     for spec in (s for s in setting.networks if s.scheme == "allen-zhu" and s.family == "fully_connected"):
         points = []
-        for width in WIDTHS[setting.budget]:
+        for width in setting.widths(spec):
             for seed in range(SEEDS):
                 ratios = _layer_norms(with_width(spec, width, seed), x)
                 points.append(Point(width, seed, {"norm_deviation": float((ratios - 1).abs().max())}))
@@ -81,7 +98,7 @@ def norms(setting: Setting) -> list[Evidence]:
         logs = torch.stack([2 * _layer_norms(with_width(spec, width, 1000 + s), x[:1])[-1, 0].log() for s in range(draws)])
         expected = 5 * (spec.depth + 1) / width
         facts = {"variance_ratio": float(logs.var()) / expected}
-        found.append(Sweep(spec.name, build(with_width(spec, 64, 0), x.shape[1], 1).architecture, tuple(points), facts))
+        found.append(Sweep(spec.name, build_for(with_width(spec, 64, 0), few).architecture, tuple(points), facts))
     return found
 
 
@@ -93,18 +110,17 @@ def runs(setting: Setting) -> list[Evidence]:
 def kernels(setting: Setting) -> list[Evidence]:
     """The initial Gram against the limit recursion, over widths and seeds."""
     found: list[Evidence] = []
-    few = setting.few
-    for spec in (s for s in setting.networks if s.scheme == "du"):
-        narrow = build(with_width(spec, 64, 0), few.x.shape[1], few.outputs)
+    for spec in setting.networks:
+        few = setting.few_for(spec)
+        narrow = build_for(with_width(spec, 64, 0), few)
         points, mean = [], torch.zeros(few.n, few.n, dtype=torch.float64)
-        widths = [2 * width for width in WIDTHS[setting.budget]]  # forming a Gram is cheap beside training: go one octave wider
+        widths = [2 * width for width in setting.widths(spec)]  # forming a Gram is cheap beside training: go one octave wider
         gap = 0.0
         for width in widths:
             mean.zero_()
+            limit = limit_kernel(build_for(with_width(spec, width, 0), few))(few.x)
             for seed in range(SEEDS):
-                net = build(with_width(spec, width, seed), few.x.shape[1], few.outputs)
-                limit = limit_kernel(net)(few.x)
-                finite = gram(net, few.x)
+                finite = gram(build_for(with_width(spec, width, seed), few), few.x)
                 mean += finite / SEEDS
                 points.append(Point(width, seed, {"kernel_gap": float((finite - limit).norm() / limit.norm())}))
             gap = float((mean - limit).norm() / limit.norm())
@@ -115,10 +131,10 @@ def kernels(setting: Setting) -> list[Evidence]:
 def pairs(setting: Setting) -> list[Evidence]:
     r"""$\lambda_{\min}(K^{(H)})$ of DU's networks on the data."""
     found: list[Evidence] = []
-    x = setting.data.x
-    parallel = len(parallel_pairs(x))
+    parallel = len(parallel_pairs(setting.data.x.flatten(1)))
     for spec in (s for s in setting.networks if s.scheme == "du"):
-        kernel = limit_kernel(build(with_width(spec, 4, 0), x.shape[1], 1), "last-hidden")(x)
+        data = data_for(spec, setting.data)
+        kernel = limit_kernel(build_for(with_width(spec, 4, 0), data), "last-hidden")(data.x)
         ends = extremes(kernel)
         bound = ends.smallest if ends.smallest_bound is None else ends.smallest_bound
         found.append(
@@ -130,11 +146,11 @@ def pairs(setting: Setting) -> list[Evidence]:
 def widths(setting: Setting) -> list[Evidence]:
     """Short runs over widths and seeds: how far weights, Gram and outputs move from where the linear model has them."""
     found: list[Evidence] = []
-    few = setting.few
     for spec in setting.networks:
-        architecture = build(with_width(spec, 64, 0), few.x.shape[1], few.outputs).architecture
+        few = setting.few_for(spec)
+        architecture = build_for(with_width(spec, 64, 0), few).architecture
         points, kept = [], 0.0
-        for width in WIDTHS[setting.budget]:
+        for width in setting.widths(spec):
             shares = []
             for seed in range(SEEDS):
                 values, share = _short_run(with_width(spec, width, seed), few)
@@ -166,11 +182,11 @@ def _layer_norms(spec: NetworkSpec, x: torch.Tensor) -> torch.Tensor:
 
 def _short_run(spec: NetworkSpec, few: Dataset) -> tuple[dict[str, float], float]:
     """The largest of each drift over a few steps of a short run; and the least lambda_min(G_H(k)) over that of its limit."""
-    net = build(spec, few.x.shape[1], few.outputs)
-    start = {name: layer.weight.detach().clone() for name, layer in net.named_modules() if isinstance(layer, torch.nn.Linear)}
+    net = build_for(spec, few)
+    start = {name: p.detach().clone() for name, p in net.named_parameters() if p.requires_grad}
     whole = gram(net, few.x, "full")
     parts = layer_grams(net, few.x)
-    last = [name for name in parts if name not in ("a", "B")][-1]
+    last = ([name for name in parts if name not in ("a", "B")] or list(parts))[-1]
     with torch.no_grad():
         initial = (rows_of(net(few.x), few.n) - few.y).reshape(-1)
     eta = 1.0 / extremes(whole).largest
@@ -184,7 +200,7 @@ def _short_run(spec: NetworkSpec, few: Dataset) -> tuple[dict[str, float], float
         done = stop
         with torch.no_grad():
             now = (rows_of(net(few.x), few.n) - few.y).reshape(-1)
-        moved = [layer.weight.detach() - start[name] for name, layer in net.named_modules() if name in start]
+        moved = [(p.detach() - start[name]).flatten(1) for name, p in net.named_parameters() if name in start]
         after = layer_grams(net, few.x)[last]
         here = {
             "weight_drift": max(spectral_norm(m) for m in moved) / norm,

@@ -73,7 +73,7 @@ def standard_setting(claim: Claim, budget: str) -> Setting:
     runs: tuple[Run, ...] = ()
     if claim.evidence == "run":
         training = TrainingSpec(dtype="float64", device="cpu", max_steps=4000, until=1e-6)
-        runs = tuple(train(prepare(spec, data, training), data, training)[1] for spec in specs)
+        runs = tuple(train(prepare(spec, data, training), training)[1] for spec in specs)
     return Setting(data, specs, runs, budget)
 
 

@@ -15,7 +15,7 @@ from zeroloss.gram import gram, match, rows_of
 from zeroloss.kernels import limit_kernel
 from zeroloss.networks import Network
 from zeroloss.spectrum import extremes
-from zeroloss.study.building import build, find_device
+from zeroloss.study.building import build_for, data_for, find_device
 from zeroloss.study.explanation import explain_network
 from zeroloss.study.result import Forecast, NetworkResult
 from zeroloss.study.specification import NetworkSpec, TrainingSpec
@@ -30,6 +30,7 @@ class Prepared:
 
     Args:
         spec: what it is.
+        data: as the network takes it, rows or images.
         module: at its initial weights, in the run's dtype and on its device.
         linearised: the initial residual in the eigenbasis of the initial Gram.
         limit_spectrum: of the limit NTK on the data, ascending.
@@ -42,6 +43,7 @@ class Prepared:
     """
 
     spec: NetworkSpec
+    data: Dataset
     module: Network
     linearised: Linearised
     limit_spectrum: tuple[float, ...]
@@ -58,13 +60,14 @@ def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepare
 
     Args:
         spec: the network.
-        data: what it will train on.
+        data: what it will train on, rows or images.
         training: how.
 
     Returns:
         The network and its forecast.
     """
-    exact = build(spec, data.x.shape[1], data.outputs)
+    data = data_for(spec, data)
+    exact = build_for(spec, data)
     limit = limit_kernel(exact)(data.x)
     mean = gram(exact, data.x)
     whole = gram(exact, data.x, "full") if data.outputs > 1 and data.n * data.outputs <= FULL_GRAM else mean
@@ -72,7 +75,7 @@ def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepare
         residual = rows_of(exact(data.x), data.n) - data.y
     linearised = linearise(whole, residual)
     device = find_device(training.device)
-    module = build(spec, data.x.shape[1], data.outputs, getattr(torch, training.dtype)).to(device)
+    module = build_for(spec, data, getattr(torch, training.dtype)).to(device)
     largest = float(linearised.eigenvalues[-1])
     # the spectrum is at hand already, unless the Gram over all outputs was too large to form
     known = training.step == "auto" and largest > 0 and (whole is not mean or data.outputs == 1)
@@ -85,6 +88,7 @@ def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepare
     condition = largest / smallest if smallest > 0 else float("inf")
     return Prepared(
         spec,
+        data,
         module,
         linearised,
         tuple(torch.linalg.eigvalsh(limit).tolist()),
@@ -99,7 +103,6 @@ def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepare
 
 def train(
     prepared: Prepared,
-    data: Dataset,
     training: TrainingSpec,
     checkpoint: Path | None = None,
     progress: Callable[[int, float], None] | None = None,
@@ -108,7 +111,6 @@ def train(
 
     Args:
         prepared: the network and its forecast; its module is trained in place.
-        data: what it trains on.
         training: how.
         checkpoint: file to resume from and to keep.
         progress: called with step and loss.
@@ -116,6 +118,7 @@ def train(
     Returns:
         The result, the evidence for the claims, and the full trajectory.
     """
+    data = prepared.data
     run = descend(
         prepared.module,
         data,

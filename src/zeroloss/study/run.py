@@ -153,7 +153,6 @@ def _one(
     watch.prepared(prepared)
     result, run, trajectory = train(
         prepared,
-        data,
         study.training,
         place / "checkpoints" / f"{file}.safetensors",
         lambda step, loss: watch.step(spec.name, step, loss),

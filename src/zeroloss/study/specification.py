@@ -13,28 +13,41 @@ import tomli_w
 
 from zeroloss.errors import ArgumentError, FileError, unknown_name
 from zeroloss.networks import ACTIVATIONS, SCHEMES
-from zeroloss.training import check_budget, check_step
+from zeroloss.training import LOSSES, check_budget, check_step
 
-FAMILIES = ("fully_connected", "resnet")
+FAMILIES = ("fully_connected", "resnet", "cnn", "conv_resnet")
+LABELS = ("true", "random", "noisy")
 DTYPES = ("float32", "float64")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which rows to train on; the fields are the arguments of :func:`zeroloss.load`."""
+    """Which rows to train on; the first fields are the arguments of :func:`zeroloss.load`.
+
+    Args:
+        labels: ``"true"``, ``"random"`` (drawn anew for every row), or ``"noisy"`` (a share ``noise`` of them replaced by another).
+        noise: that share.
+    """
 
     source: str = "digits"
     n: int | None = None
     classes: tuple[str | int, ...] | None = None
     normalise: str = "auto"
+    size: int | None = None
     root: str | None = None
     seed: int = 0
+    labels: str = "true"
+    noise: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise unknown_name("labels", self.labels, LABELS)
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One network of a study; the fields are the arguments of its builder."""
+    """One network of a study; the fields are the arguments of its builder, None where the builder's own default stands."""
 
     name: str
     family: str = "fully_connected"
@@ -43,6 +56,14 @@ class NetworkSpec:
     width: int | tuple[int, ...] = 1024
     depth: int = 2
     seed: int = 0
+    trained: str | tuple[str, ...] | None = None
+    tau: float | str | None = None
+    block: int | None = None
+    last_plain: bool | None = None
+    c_res: float | None = None
+    kernel: int | tuple[int, ...] | None = None
+    padding: str | None = None
+    variance: str | None = None
 
     def __post_init__(self) -> None:
         for argument, value, known in (
@@ -53,20 +74,40 @@ class NetworkSpec:
             if value not in known:
                 raise unknown_name(argument, value, known)
 
+    @property
+    def images(self) -> bool:
+        """Whether the network takes images rather than rows."""
+        return self.family in ("cnn", "conv_resnet")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that only some builders have, as far as they are given."""
+        named = ("trained", "tau", "block", "last_plain", "c_res", "kernel", "padding", "variance")
+        return {name: value for name in named if (value := getattr(self, name)) is not None}
+
 
 @dataclass(frozen=True)
 class TrainingSpec:
     """How to train; the fields are the arguments of :func:`zeroloss.descend`."""
 
+    loss: str = "squared"
     step: str | float = "auto"
+    batch: int | None = None
+    replacement: bool = False
+    momentum: float = 0.0
+    schedule: tuple[tuple[int, float], ...] = ()
     max_steps: int = 10_000
     until: float = 1e-8
+    stop_when_fitted: bool = False
+    seed: int = 0
     dtype: str = "float32"
     device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
+        if self.loss not in LOSSES:
+            raise unknown_name("loss", self.loss, LOSSES)
         check_budget(self.max_steps, self.until)
         check_step(self.step)
 
@@ -171,14 +212,31 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "classes": (tuple,),
     "normalise": (str,),
     "root": (str,),
+    "size": (int,),
     "seed": (int,),
+    "labels": (str,),
+    "noise": (float, int),
     "name": (str,),
     "family": (str,),
     "scheme": (str,),
     "activation": (str,),
     "width": (int, tuple),
     "depth": (int,),
+    "trained": (str, tuple),
+    "tau": (str, float, int),
+    "block": (int,),
+    "last_plain": (bool,),
+    "c_res": (float, int),
+    "kernel": (int, tuple),
+    "padding": (str,),
+    "variance": (str,),
+    "loss": (str,),
     "step": (str, int, float),
+    "batch": (int,),
+    "replacement": (bool,),
+    "momentum": (float, int),
+    "schedule": (tuple,),
+    "stop_when_fitted": (bool,),
     "max_steps": (int,),
     "until": (float, int),
     "dtype": (str,),
@@ -192,10 +250,10 @@ def _build(where: str, table: object, kind: type[T]) -> T:
     _known(where, table, kind)
     if kind is NetworkSpec and "name" not in table:
         raise ArgumentError(where, "has a network without a name", "add name = '...'")
-    optional = {"n", "classes", "root"}
+    optional = {f.name for f in fields(kind) if f.default is None}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, value in table.items():
-        plain = tuple(value) if isinstance(value, list) else value
+        plain = _tuples(value)
         if plain is None and name in optional:
             values[name] = None
         else:
@@ -221,6 +279,10 @@ def _typed(name: str, value: Any, *types: type) -> Any:
         except OverflowError:
             raise ArgumentError(name, f"has {len(str(value))} digits", "write a number that float64 can hold") from None
     return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _without_none(value: Any) -> Any:
