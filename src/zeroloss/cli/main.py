@@ -81,10 +81,11 @@ def _add(commands: argparse._SubParsersAction[_Parser], name: str, summary: str,
     return command
 
 
-def _data_arguments(command: argparse.ArgumentParser) -> None:
+def _data_arguments(command: argparse._ActionsContainer) -> None:
     command.add_argument("-n", type=int, metavar="N", help="how many rows, drawn evenly over the classes")
     command.add_argument("--classes", metavar="A,B,...", help="which classes, such as 3,8; 'all' for every one")
     command.add_argument("--normalise", metavar="HOW", help="auto (default), sphere, padded or none")
+    command.add_argument("--size", type=int, metavar="PIXELS", help="average images down to this height and width")
     command.add_argument("--root", metavar="DIR", help="the folder of data sets, and where relative paths of data files start")
 
 
@@ -95,22 +96,42 @@ def _add_study(commands: argparse._SubParsersAction[_Parser]) -> None:
         "Train networks to zero loss, with the theory's prediction beside what happens",
         "zeroloss study --data digits --classes 3,8 -n 100",
     )
-    command.add_argument("--from", dest="file", metavar="FILE", help="a study.toml; flags override its fields")
+    command.add_argument("--list", action="store_true", help="print the presets, one a theorem, and train nothing")
     command.add_argument(
-        "--data", metavar="SOURCE", help="digits, iris, wine, mnist, cifar10, uci/NAME, ... or a .npz or .csv file"
+        "--preset", metavar="NAME", help="start from a preset of --list, such as az-theorem-6; flags override it"
     )
-    _data_arguments(command)
-    command.add_argument("--network", action="append", metavar="FAMILY", help="fully_connected or resnet; may be repeated")
-    command.add_argument("--scheme", metavar="NAME", help="allen-zhu or du, for the networks named with --network")
-    command.add_argument("--activation", metavar="NAME", help="relu, softplus, tanh, erf or gelu")
-    command.add_argument("--width", metavar="M", type=int, help="hidden width of every network")
-    command.add_argument("--depth", metavar="L", type=int, help="depth of every network")
-    command.add_argument("--seed", type=int, help="of the networks' initial weights and of the choice of rows")
-    command.add_argument("--step", metavar="ETA", help="auto (1/lambda_max of the initial Gram), theory, or a number")
-    command.add_argument("--max-steps", type=int, metavar="K", help="the budget of each run")
-    command.add_argument("--until", type=float, metavar="RATIO", help="target loss relative to the first one (1e-8)")
-    command.add_argument("--dtype", help="float32 (default) or float64; spectra and verdicts are float64 always")
-    command.add_argument("--device", help="auto (default), cpu or cuda")
+    command.add_argument("--from", dest="file", metavar="FILE", help="start from a study.toml; flags override its fields")
+    data = command.add_argument_group("data")
+    data.add_argument("--data", metavar="SOURCE", help="digits, iris, wine, mnist, cifar10, uci/NAME, ... or a .npz or .csv file")
+    _data_arguments(data)
+    data.add_argument("--labels", metavar="KIND", help="true (default), random, or noisy")
+    data.add_argument("--noise", type=float, metavar="SHARE", help="share of noisy labels (0.2)")
+    network = command.add_argument_group("networks")
+    network.add_argument(
+        "--network", action="append", metavar="FAMILY", help="fully_connected, resnet, cnn or conv_resnet; may be repeated"
+    )
+    network.add_argument("--scheme", metavar="NAME", help="allen-zhu or du, for the networks named with --network")
+    network.add_argument(
+        "--activation", metavar="NAME", help="relu, softplus, tanh, erf, gelu, sigmoid, swish, leaky_relu, abs or hard_tanh"
+    )
+    network.add_argument("--width", metavar="M", type=int, help="hidden width (channels) of every network")
+    network.add_argument("--depth", metavar="L", type=int, help="depth of every network")
+    network.add_argument("--train", metavar="A,W1,...", help="the layers to train; 'all' for every one")
+    network.add_argument("--tau", help="AZ's residual scale: 1/L, 1/(L log m), 1/sqrt(L), 1 or a number")
+    network.add_argument("--block", type=int, metavar="K", help="matrices in a block of AZ's ResNet: 1, 2 or 3")
+    network.add_argument("--kernel", type=int, metavar="SIDE", help="side of a convolution's patches (3)")
+    network.add_argument("--padding", help="of convolutions: zeros or circular")
+    training = command.add_argument_group("training")
+    training.add_argument("--loss", metavar="NAME", help="squared, cross_entropy, logistic, quartic, log_cosh, sine or welsch")
+    training.add_argument("--batch", type=int, metavar="B", help="stochastic gradient descent in batches of this size")
+    training.add_argument("--replacement", action="store_true", default=None, help="draw batches with replacement")
+    training.add_argument("--momentum", type=float, metavar="MU", help="heavy-ball momentum (0)")
+    training.add_argument("--seed", type=int, help="of initial weights, choice of rows, labels and batches")
+    training.add_argument("--step", metavar="ETA", help="auto (from the initial Gram), theory, or a number")
+    training.add_argument("--max-steps", type=int, metavar="K", help="the budget of each run")
+    training.add_argument("--until", type=float, metavar="RATIO", help="target loss relative to the first one (1e-8)")
+    training.add_argument("--dtype", help="float32 (default) or float64; spectra and verdicts are float64 always")
+    training.add_argument("--device", help="auto (default), cpu or cuda")
     command.add_argument("--out", metavar="DIR", help="the run folder (default: a name made from the study, under runs/)")
     command.add_argument("--no-claims", action="store_true", help="skip the claims")
     command.add_argument("--forecast", action="store_true", help="print the predicted steps and time, and train nothing")

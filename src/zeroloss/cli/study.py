@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from zeroloss.claims import Judgement
 from zeroloss.cli.show import console, show_data, show_forecast, show_networks, show_verdicts
-from zeroloss.errors import ArgumentError
+from zeroloss.errors import ArgumentError, unknown_name
 from zeroloss.report import write_report
 from zeroloss.study import DataSpec, NetworkSpec, Study, Watch, default_folder, read_study, run_study, summarise
 from zeroloss.study.building import load_data
 from zeroloss.study.network_run import Prepared, prepare
+from zeroloss.study.presets import PRESETS, find_preset
 from zeroloss.study.result import NetworkResult, plain
-from zeroloss.study.specification import TrainingSpec
+from zeroloss.study.specification import FAMILIES, TrainingSpec
 
 Spec = TypeVar("Spec", DataSpec, NetworkSpec, TrainingSpec)
 
@@ -34,8 +37,10 @@ def study_command(parsed: argparse.Namespace) -> int:
     Returns:
         0, or 1 where a claim was violated.
     """
-    study = study_of(parsed)
     out = console(parsed.json)
+    if parsed.list:
+        return _list(out, parsed.json)
+    study = study_of(parsed)
     if parsed.forecast:
         return _forecast(study, out, parsed.json)
     folder = Path(parsed.out) if parsed.out else default_folder(study)
@@ -61,6 +66,25 @@ def study_command(parsed: argparse.Namespace) -> int:
     return int(any(v.status is Judgement.VIOLATED for v in result.verdicts))
 
 
+def _list(out: Console, as_json: bool) -> int:
+    if as_json:
+        print(
+            json.dumps(
+                [{"name": p.name, "statement": p.statement, "study": plain(dataclasses.asdict(p.study))} for p in PRESETS],
+                indent=1,
+            )
+        )
+        return 0
+    table = Table(title="Presets: zeroloss study --preset NAME", title_justify="left")
+    for name in ("name", "network", "data", "what it shows"):
+        table.add_column(name, overflow="fold")
+    for p in PRESETS:
+        networks = ", ".join(escape(network.name) for network in p.study.networks)
+        table.add_row(p.name, networks, f"{p.study.data.source}, n={p.study.data.n}", escape(p.statement))
+    out.print(table)
+    return 0
+
+
 def _forecast(study: Study, out: Console, as_json: bool) -> int:
     data = load_data(study.data)
     show_data(out, summarise(data))
@@ -81,16 +105,32 @@ def _forecast(study: Study, out: Console, as_json: bool) -> int:
 
 def study_of(parsed: argparse.Namespace) -> Study:
     """The specification that the flags describe: a file's fields, or the default study's, each overridden by its flag."""
-    study = read_study(parsed.file) if parsed.file else Study()
+    if parsed.file and parsed.preset:
+        raise ArgumentError("--preset", "is given with --from", "start from one of them")
+    study = read_study(parsed.file) if parsed.file else find_preset(parsed.preset).study if parsed.preset else Study()
     if parsed.data is not None:
         # another source has other classes: start from all of them and every row
         study = dataclasses.replace(study, data=dataclasses.replace(study.data, source=parsed.data, n=None, classes=None))
     classes = study.data.classes if parsed.classes is None else class_list(parsed.classes)
-    data = _override(study.data, n=parsed.n, normalise=parsed.normalise, root=parsed.root, seed=parsed.seed)
+    data = _override(
+        study.data,
+        n=parsed.n,
+        normalise=parsed.normalise,
+        size=parsed.size,
+        root=parsed.root,
+        seed=parsed.seed,
+        labels=parsed.labels,
+        noise=parsed.noise,
+    )
     data = dataclasses.replace(data, classes=classes)
     training = _override(
         study.training,
-        step=_step(parsed.step),
+        loss=parsed.loss,
+        batch=parsed.batch,
+        replacement=parsed.replacement,
+        momentum=parsed.momentum,
+        seed=parsed.seed,
+        step=_number_or_word(parsed.step),
         max_steps=parsed.max_steps,
         until=parsed.until,
         dtype=parsed.dtype,
@@ -101,8 +141,21 @@ def study_of(parsed: argparse.Namespace) -> Study:
         networks = tuple(_named(family, parsed.scheme) for family in parsed.network)
     elif parsed.scheme:
         raise ArgumentError("--scheme", "is given without --network", "name the family with --network too")
+    trained = parsed.train if parsed.train in (None, "all") else tuple(parsed.train.split(","))
     networks = tuple(
-        _override(s, activation=parsed.activation, width=parsed.width, depth=parsed.depth, seed=parsed.seed) for s in networks
+        _override(
+            s,
+            activation=parsed.activation,
+            width=parsed.width,
+            depth=parsed.depth,
+            seed=parsed.seed,
+            trained=trained,
+            tau=_number_or_word(parsed.tau),
+            block=parsed.block,
+            kernel=parsed.kernel,
+            padding=parsed.padding,
+        )
+        for s in networks
     )
     if parsed.network or parsed.activation:
         networks = tuple(dataclasses.replace(s, name=_title(s)) for s in networks)
@@ -124,25 +177,36 @@ def class_list(text: str) -> tuple[str | int, ...] | None:
     return tuple(int(word) if word.lstrip("-").isdigit() else word for word in words)
 
 
-def _step(text: str | None) -> str | float | None:
-    if text is None or text in ("auto", "theory"):
-        return text
+def _number_or_word(text: str | None) -> str | float | None:
+    """What the specification takes either way; it refuses words that it does not know."""
+    if text is None:
+        return None
     try:
         return float(text)
     except ValueError:
-        raise ArgumentError("--step", f"is {text!r}", "pass auto, theory or a positive number") from None
+        return text
+
+
+# without a choice of scheme, a family is its own paper's; sizes with which 100 small images take seconds to a few minutes
+_SCHEMES = {"fully_connected": "allen-zhu", "resnet": "du", "cnn": "allen-zhu", "conv_resnet": "du"}
+_WIDTHS = {"fully_connected": 1024, "resnet": 1024, "cnn": 64, "conv_resnet": 64}
+_FAMILIES = {"fully_connected": "fully connected", "resnet": "ResNet", "cnn": "CNN", "conv_resnet": "conv ResNet"}
 
 
 def _named(family: str, scheme: str | None) -> NetworkSpec:
-    chosen = scheme or ("du" if family == "resnet" else "allen-zhu")
-    activation, depth = ("relu", 3) if chosen == "allen-zhu" else ("erf", 3 if family == "resnet" else 2)
-    return NetworkSpec(family, family, chosen, activation, depth=depth)
+    if family not in FAMILIES:
+        raise unknown_name("--network", family, FAMILIES)
+    chosen = scheme or _SCHEMES[family]
+    images = family in ("cnn", "conv_resnet")
+    activation = "relu" if chosen == "allen-zhu" else "erf"
+    depth = 2 if images or (family, chosen) == ("fully_connected", "du") else 3
+    return NetworkSpec(family, family, chosen, activation, _WIDTHS[family], depth)
 
 
 def _title(spec: NetworkSpec) -> str:
     paper = "AZ" if spec.scheme == "allen-zhu" else "DU"
     activation = "ReLU" if spec.activation == "relu" else spec.activation
-    return f"{paper} {'ResNet' if spec.family == 'resnet' else 'fully connected'}, {activation}"
+    return f"{paper} {_FAMILIES[spec.family]}, {activation}"
 
 
 def _override(spec: Spec, **flags: object) -> Spec:

@@ -8,10 +8,15 @@ from zeroloss.claims.verdict import Judgement, Verdict
 from zeroloss.report.format import integer, number, plural
 from zeroloss.study.result import NetworkResult, StudyResult
 
-_FAMILIES = {"fully_connected": "fully connected network", "resnet": "residual network (ResNet)"}
+_FAMILIES = {
+    "fully_connected": "fully connected network",
+    "resnet": "residual network (ResNet)",
+    "cnn": "convolutional network",
+    "conv_resnet": "convolutional residual network",
+}
 _SCHEMES = {
-    "allen-zhu": "Allen-Zhu, Li and Song (first layer A and last layer B frozen)",
-    "du": "Du, Lee, Li, Wang and Zhai (all weights drawn from N(0, 1), all trained)",
+    "allen-zhu": "Allen-Zhu, Li and Song",
+    "du": "Du, Lee, Li, Wang and Zhai (all weights drawn from N(0, 1))",
 }
 _ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU"}
 _DEPTHS = {"allen-zhu": ("trained hidden layer", "L"), "du": ("hidden layer", "H")}
