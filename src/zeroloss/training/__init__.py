@@ -1,17 +1,22 @@
-"""Gradient descent, the theory's quantities along it, and the linearised prediction beside it."""
+"""Gradient descent, the theory's quantities along it, and the predictions beside it."""
 
+from zeroloss.training.batches import Batches, make_batches
 from zeroloss.training.checkpoint import replace_file
-from zeroloss.training.descent import LOSSES, descend, powers_of_two
+from zeroloss.training.descent import descend, powers_of_two
+from zeroloss.training.function_space import forecast_descent
 from zeroloss.training.linearised import Linearised, linearise, predict_descent
+from zeroloss.training.losses import LOSSES, Loss, find_loss
 from zeroloss.training.probes import FULL_GRAM, Prober
-from zeroloss.training.steps import AUTO_FRACTION, check_budget, check_step, step_size, theory_step
+from zeroloss.training.steps import AUTO_FRACTION, check_budget, check_step, expected_smoothness, step_size, theory_step
 from zeroloss.training.trajectory import Probe, Status, Trajectory
 
 __all__ = [
     "AUTO_FRACTION",
     "FULL_GRAM",
     "LOSSES",
+    "Batches",
     "Linearised",
+    "Loss",
     "Probe",
     "Prober",
     "Status",
@@ -19,7 +24,11 @@ __all__ = [
     "check_budget",
     "check_step",
     "descend",
+    "expected_smoothness",
+    "find_loss",
+    "forecast_descent",
     "linearise",
+    "make_batches",
     "powers_of_two",
     "predict_descent",
     "replace_file",

@@ -18,7 +18,7 @@ from zeroloss.data import Dataset
 from zeroloss.errors import FileError
 from zeroloss.training.trajectory import Probe
 
-FORMAT = "zeroloss-checkpoint-1"
+FORMAT = "zeroloss-checkpoint-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +28,24 @@ class Checkpoint:
     Args:
         step: k.
         step_size: eta; a resumed run keeps it, since computed again with other threads it may differ in its last bits.
-        loss: losses of steps 0 to k-1 (to k where the run has ended).
+        steps: the recorded steps below k (k too where the run has ended).
+        loss: the loss at each.
+        accuracy: likewise; empty where the targets are not classes.
         probes: those taken so far.
         seconds: time spent stepping.
         status: empty while the run goes on; else how it ended.
-        movement: parameter name to its value less its initial value, which the seed gives back.
+        weights: the state of :class:`zeroloss.training.weights.Weights`.
     """
 
     step: int
     step_size: float
+    steps: list[int]
     loss: list[float]
+    accuracy: list[float]
     probes: tuple[Probe, ...]
     seconds: float
     status: str
-    movement: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
 
 
 def fingerprint(module: nn.Module, data: Dataset, settings: str) -> str:
@@ -70,8 +74,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, mark: str) -> None:
         checkpoint: what.
         mark: the run's fingerprint.
     """
-    tensors = {f"moved:{name}": value.cpu().contiguous() for name, value in checkpoint.movement.items()}
+    tensors = {f"weights:{name}": value.cpu().contiguous() for name, value in checkpoint.weights.items()}
+    tensors["steps"] = torch.tensor(checkpoint.steps, dtype=torch.int64)
     tensors["loss"] = torch.tensor(checkpoint.loss, dtype=torch.float64)
+    tensors["accuracy"] = torch.tensor(checkpoint.accuracy, dtype=torch.float64)
     state = {
         "step": checkpoint.step,
         "step_size": checkpoint.step_size,
@@ -104,13 +110,20 @@ def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if header.get("format") != FORMAT:
-            raise FileError(path, "is not a zeroloss checkpoint", "move it away")
+            raise FileError(path, "is not a zeroloss checkpoint of this version", "move it away")
         state = json.loads(header["state"])
         probes = tuple(Probe(**p) for p in state["probes"])
-        loss: list[float] = tensors.pop("loss").tolist()
-        movement = {name.removeprefix("moved:"): value for name, value in tensors.items()}
+        steps, loss, accuracy = (tensors.pop(name).tolist() for name in ("steps", "loss", "accuracy"))
         found = Checkpoint(
-            int(state["step"]), float(state["step_size"]), loss, probes, float(state["seconds"]), str(state["status"]), movement
+            int(state["step"]),
+            float(state["step_size"]),
+            steps,
+            loss,
+            accuracy,
+            probes,
+            float(state["seconds"]),
+            str(state["status"]),
+            {name.removeprefix("weights:"): value for name, value in tensors.items()},
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FileError(path, f"is damaged ({type(error).__name__})", "delete it to train from the start") from error

@@ -1,26 +1,27 @@
-r"""Gradient descent on the papers' loss, $F(\theta)=\tfrac12\sum_i\|f_\theta(x_i)-y_i\|^2$: a sum, not a mean (AZ section 2)."""
+r"""Gradient descent, full-batch or stochastic, on the papers' objective $F=\sum_iF_i$: a sum, not a mean (AZ section 2)."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zeroloss.data import Dataset
-from zeroloss.errors import ArgumentError, unknown_name
-from zeroloss.gram import forward, match, rows_of
+from zeroloss.errors import ArgumentError
+from zeroloss.gram import forward, match
+from zeroloss.training.batches import make_batches
 from zeroloss.training.checkpoint import Checkpoint, fingerprint, read_checkpoint, write_checkpoint
+from zeroloss.training.losses import Loss, find_loss
 from zeroloss.training.probes import Prober
-from zeroloss.training.steps import check_budget, step_size
+from zeroloss.training.record import Goal, Record
+from zeroloss.training.schedule import Schedule, check_momentum, check_schedule, factor_at
+from zeroloss.training.steps import check_step, step_size
 from zeroloss.training.trajectory import Probe, Status, Trajectory
 from zeroloss.training.weights import Weights
 
-LOSSES = ("squared",)
-BLOW_UP = 1e6  # a loss this many times its start is called divergence; catapults stay far below
 CHECKPOINT_SECONDS = 5.0
 
 
@@ -28,37 +29,50 @@ def descend(
     module: nn.Module,
     data: Dataset,
     *,
-    loss: str = "squared",
+    loss: str | Loss = "squared",
     step: str | float = "auto",
     batch: int | None = None,
+    replacement: bool = False,
+    momentum: float = 0.0,
+    schedule: Schedule = (),
     max_steps: int = 10_000,
     until: float = 1e-8,
-    seed: int = 0,  # noqa: ARG001 (full-batch descent draws nothing)
+    stop_when_fitted: bool = False,
+    seed: int = 0,
     probes: Iterable[int] = (),
     checkpoint: str | Path | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
-    r"""Train a module in place by full-batch gradient descent, $\theta_{k+1} = \theta_k - \eta\nabla F(\theta_k)$.
+    r"""Train a module in place: $\theta_{k+1}=\theta_k-\eta_k\hat g_k+\mu(\theta_k-\theta_{k-1})$, by default full-batch gradient descent.
+
+    $\hat g_k=\frac{n}{|B_k|}\sum_{i\in B_k}\nabla F_i$ over the batches of :class:`zeroloss.training.Batches` (AZ Theorem 2).
 
     Args:
         module: trained in place, in its own dtype and on its own device; frozen parameters stay.
         data: inputs and targets.
-        loss: ``"squared"``, the papers' $\tfrac12\sum\|f-y\|^2$.
-        step: $\eta$: ``"auto"`` for $1/\lambda_{\max}(G(0))$, ``"theory"`` for the theorem's, or a number.
-        batch: None, the whole data set.
+        loss: a name in :data:`zeroloss.training.LOSSES` (``"squared"``, the papers' $\tfrac12\sum\|f-y\|^2$, ``"cross_entropy"``,
+            ``"logistic"``, ...) or a :class:`zeroloss.training.Loss`.
+        step: $\eta$: ``"auto"``, one over smoothness and expected smoothness (:func:`zeroloss.training.step_size`; $1/\lambda_{\max}(G(0))$
+            for full batches and the squared loss), ``"theory"`` for the theorem's, or a number.
+        batch: b in 1..n; None is all rows, as is n without replacement, to the bit.
+        replacement: whether rows are drawn with replacement; else every epoch runs through a fresh permutation.
+        momentum: $\mu$ in [0, 1), heavy ball.
+        schedule: pairs (first step, factor): from that step on $\eta_k$ is factor times $\eta$.
         max_steps: the budget.
         until: the run has converged once the loss is at most this times its first value; 0 runs to the budget.
-        seed: kept for stochastic methods; full-batch descent draws nothing.
+        stop_when_fitted: whether the first recorded step with 100 % accuracy is the end, as CONVERGED, too.
+        seed: of the batches' order, which is a function of it and of the epoch; full-batch descent draws nothing.
         probes: the steps at which to measure :class:`Probe`; with any, the last step is measured too.
         checkpoint: a ``.safetensors`` file to resume from and to keep up to date; the resumed run repeats the
             uninterrupted one to the bit on the same machine.
-        progress: called with the step and the loss, every few steps.
+        progress: called with the step and the last recorded loss, every few steps.
 
     Returns:
-        The trajectory, with the loss of every step.
+        The trajectory; full batches record the loss of every step, mini-batches the loss of all rows once an epoch and at the end.
+        Whether the run has ended is asked at recorded steps.
 
     Raises:
-        ArgumentError: for arguments out of range or a module that does not fit the data.
+        ArgumentError: for arguments out of range, targets that the loss does not cover, or a module that does not fit the data.
         FileError: for a checkpoint of another run.
 
     Example:
@@ -67,71 +81,78 @@ def descend(
         >>> run = descend(fully_connected(2, 64, 1), data)
         >>> run.status, bool(run.loss[-1] <= 1e-8 * run.loss[0])
         (<Status.CONVERGED: 'CONVERGED'>, True)
+        >>> descend(fully_connected(2, 64, 1), data, loss="logistic", batch=1, stop_when_fitted=True).accuracy[-1]
+        tensor(1., dtype=torch.float64)
     """
-    _check(loss, batch, max_steps, until)
-    if not isinstance(module, nn.Module) or not isinstance(data, Dataset):
-        raise ArgumentError(
-            "module, data", f"are {type(module).__name__} and {type(data).__name__}", "pass an nn.Module and a zeroloss.Dataset"
-        )
+    chosen, goal, asked = find_loss(loss), Goal(max_steps, until, stop_when_fitted), _asked(probes)
+    check_step(step)
+    check_momentum(momentum)
+    check_schedule(schedule)
+    _check_module(module, data)
+    batches = make_batches(data.n, batch, replacement, seed)
     x, y = match(module, data.x), match(module, data.y)
-    if not any(p.requires_grad for p in module.parameters()):
-        raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
-    with torch.no_grad():
-        outputs = forward(module, data.x)
-    if outputs.shape != y.shape:
-        raise ArgumentError(
-            "module", f"returns {outputs.shape[1]} outputs for targets with {y.shape[1]}", "build it with outputs=data.outputs"
+    record = Record(chosen, y, goal, batches.epoch)
+    weights = Weights(module, x, momentum)
+    path, mark, found = None if checkpoint is None else Path(checkpoint), "", None
+    if path is not None:
+        rule = step if isinstance(step, str) else f"{step:.6g}"  # not all its digits: with other threads the last ones may differ
+        drawn = None if batches.whole else batches
+        mark = fingerprint(
+            module, data, f"{chosen.name} {rule} {drawn} {momentum!r} {schedule!r} {until!r} {stop_when_fitted} {sorted(asked)}"
         )
-    eta = step_size(step, module, data)
-    asked = _asked(probes)
-    prober = Prober(module, data, eta, until) if asked else None
-    path = None if checkpoint is None else Path(checkpoint)
-    mark = fingerprint(module, data, f"{loss} {eta:.6g} {until!r} {sorted(asked)}") if path else ""
-
-    weights = Weights(module)
-    losses: list[float] = []
+        found = read_checkpoint(path, mark)
     taken: tuple[Probe, ...] = ()
-    seconds, first = 0.0, 0
-    if path is not None and (found := read_checkpoint(path, mark)) is not None:
-        first, losses, taken, seconds, eta = found.step, found.loss, found.probes, found.seconds, found.step_size
-        weights.restore(found.movement)
-        ended = len(losses) > first  # the loss of its last step is there already
-        if ended and (first >= max_steps or found.status == Status.DIVERGED or losses[-1] <= until * losses[0]):
-            return _trajectory(losses, Status(found.status), eta, taken, seconds, max_steps)
-        del losses[first:]
-        taken = tuple(p for p in taken if p.step < first)
+    seconds, k = 0.0, 0
+    if found is not None:
+        k, taken, seconds = found.step, found.probes, found.seconds
+        record.resume(found.steps, found.loss, found.accuracy)
+        if found.steps[-1:] == [k] and (status := record.status) is not None:  # ended, and the budget is not larger now
+            weights.restore(found.weights)
+            return record.trajectory(status, found.step_size, taken, seconds)
+        record.forget(k)
+        taken = tuple(p for p in taken if p.step < k)
+    eta = step_size(step, module, data, loss=chosen, batches=batches, momentum=momentum) if found is None else found.step_size
+    plain = chosen.name == "squared" and batches.whole and not momentum and not schedule
+    prober = Prober(module, data, chosen, eta, until, forecasts=plain) if asked else None
+    if found is not None:
+        weights.restore(found.weights)
 
     clock = saved = time.perf_counter()
-    k = first
     while True:
-        value = 0.5 * (_forward(module, x) - y).square().sum()
-        losses.append(float(value.detach()))
-        status = _status(losses, k, until, max_steps)
-        if status is None:
-            gradients = torch.autograd.grad(value, weights.parameters)
-            if losses[-1:] == losses[-2:-1] and not any(bool(g.any()) for g in gradients):
-                status = Status.MAX_STEPS  # a dead network: no later step would differ
+        rows, status = batches.rows(k), None
+        if record.due(k):
+            with torch.set_grad_enabled(rows is None):
+                done = weights.forward(x)
+            status = record.add(k, done.outputs.detach())
+            if status is None and record.still:
+                again = weights.forward(x)
+                if weights.at_rest(again, chosen.gradient(again.outputs.detach(), y)):
+                    status = Status.MAX_STEPS
         if prober is not None and status is not Status.DIVERGED and (k in asked or status is not None):
             pause = time.perf_counter()
             taken = (*taken, prober.measure(module, k))
             clock += time.perf_counter() - pause
         if status is not None:
             break
-        weights.step(gradients, eta)
+        wanted = y
+        if rows is not None:
+            done, wanted = weights.forward(x[rows]), y[rows]
+        eta_k = eta * factor_at(schedule, k) * (data.n / len(wanted))
+        weights.step(done, chosen.gradient(done.outputs.detach(), wanted), eta_k)
         k += 1
         now = time.perf_counter()
         if progress is not None and k % 16 == 0:
-            progress(k, losses[-1])
+            progress(k, record.losses[-1])
         if path is not None and now - saved > CHECKPOINT_SECONDS:
-            write_checkpoint(path, Checkpoint(k, eta, losses, taken, seconds + now - clock, "", weights.movement), mark)
+            write_checkpoint(path, _checkpoint(k, eta, record, taken, seconds + now - clock, "", weights), mark)
             saved = time.perf_counter()
             clock += saved - now
     seconds += time.perf_counter() - clock
     if path is not None:
-        write_checkpoint(path, Checkpoint(k, eta, losses, taken, seconds, status, weights.movement), mark)
+        write_checkpoint(path, _checkpoint(k, eta, record, taken, seconds, status, weights), mark)
     if progress is not None:
-        progress(k, losses[-1])
-    return _trajectory(losses, status, eta, taken, seconds, max_steps)
+        progress(k, record.losses[-1])
+    return record.trajectory(status, eta, taken, seconds)
 
 
 def powers_of_two(limit: int) -> tuple[int, ...]:
@@ -151,38 +172,24 @@ def _asked(probes: Iterable[int]) -> frozenset[int]:
     return frozenset(steps)
 
 
-def _forward(module: nn.Module, x: Tensor) -> Tensor:
-    return rows_of(module(x), len(x))
+def _checkpoint(
+    k: int, eta: float, record: Record, probes: tuple[Probe, ...], seconds: float, status: str, weights: Weights
+) -> Checkpoint:
+    return Checkpoint(k, eta, record.steps, record.losses, record.accuracies, probes, seconds, status, weights.state)
 
 
-def _status(losses: list[float], k: int, until: float, max_steps: int) -> Status | None:
-    value, start = losses[-1], losses[0]
-    if not math.isfinite(value) or (start > 0 and value > BLOW_UP * start):
-        return Status.DIVERGED
-    if value <= until * start:
-        return Status.CONVERGED
-    return Status.MAX_STEPS if k >= max_steps else None
-
-
-def _trajectory(
-    losses: list[float], status: Status, eta: float, probes: tuple[Probe, ...], seconds: float, max_steps: int
-) -> Trajectory:
-    k, start, value = len(losses) - 1, losses[0], losses[-1]
-    ratio = value / start if start > 0 else 0.0
-    reason = {
-        Status.CONVERGED: f"the loss fell to {ratio:.2g} of its start in {k} steps",
-        Status.MAX_STEPS: f"the budget of {k} steps ended at {ratio:.2g} of the first loss"
-        if k >= max_steps
-        else f"the gradient is exactly zero at step {k}, at {ratio:.2g} of the first loss: the network is dead",
-        Status.DIVERGED: f"the loss grew from {start:.3g} to {value:.3g} by step {k}; try a smaller step",
-    }[status]
-    steps = torch.arange(len(losses), dtype=torch.int64)
-    return Trajectory(torch.tensor(losses, dtype=torch.float64), steps, status, eta, probes, seconds, reason)
-
-
-def _check(loss: str, batch: int | None, max_steps: int, until: float) -> None:
-    if loss not in LOSSES:
-        raise unknown_name("loss", loss, LOSSES)
-    if batch is not None:
-        raise ArgumentError("batch", f"is {batch!r}", "pass None: descent is full-batch")
-    check_budget(max_steps, until)
+def _check_module(module: nn.Module, data: Dataset) -> None:
+    if not isinstance(module, nn.Module) or not isinstance(data, Dataset):
+        raise ArgumentError(
+            "module, data", f"are {type(module).__name__} and {type(data).__name__}", "pass an nn.Module and a zeroloss.Dataset"
+        )
+    if not any(p.requires_grad for p in module.parameters()):
+        raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
+    with torch.no_grad():
+        outputs = forward(module, data.x)
+    if outputs.shape != data.y.shape:
+        raise ArgumentError(
+            "module",
+            f"returns {outputs.shape[1]} outputs for targets with {data.y.shape[1]}",
+            "build it with outputs=data.outputs",
+        )

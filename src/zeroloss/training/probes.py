@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.data import Dataset
-from zeroloss.gram import layer_grams, match, rows_of, trace
+from zeroloss.gram import Call, layer_grams, match, trace
 from zeroloss.spectrum import extremes, spectral_norm
 from zeroloss.training.linearised import linearise
+from zeroloss.training.losses import Loss
 from zeroloss.training.trajectory import Probe
 
 FULL_GRAM = 2500  # up to this many rows n*k the Gram over all outputs is formed; beyond, its average over outputs
@@ -23,21 +24,23 @@ class Prober:
     Args:
         module: the module at its initial weights.
         data: what it trains on.
+        loss: what it trains by.
         step: the step size, for forecasts.
         until: the target, relative to the first loss, for forecasts.
+        forecasts: whether the run is plain full-batch descent on the squared loss, for which the forecast has a closed form.
     """
 
-    def __init__(self, module: nn.Module, data: Dataset, step: float, until: float) -> None:
+    def __init__(self, module: nn.Module, data: Dataset, loss: Loss, step: float, until: float, forecasts: bool = True) -> None:
         self._output = "full" if data.n * data.outputs <= FULL_GRAM else "mean"
         start = _double(module)
         self._x, self._y = match(start, data.x), match(start, data.y)
         self._weights = {name: p.detach().clone() for name, p in start.named_parameters() if p.requires_grad}
         self._gram, self._last = self._grams(start)
         self._gram_norm = extremes(self._gram).largest
-        self._signs = _signs(start, self._x)
-        self._step = step
-        with torch.no_grad():
-            self._target = until * 0.5 * float((rows_of(start(self._x), data.n) - self._y).square().sum())
+        outputs, calls = trace(start, self._x)
+        self._signs = _signs(calls)
+        self._loss, self._step, self._forecasts = loss, step, forecasts
+        self._target = until * float(loss.value(outputs.detach(), self._y).sum())
 
     @property
     def gram(self) -> Tensor:
@@ -56,19 +59,22 @@ class Prober:
         """
         now = _double(module)
         trained = {name: p for name, p in now.named_parameters() if p.requires_grad}
-        residual = rows_of(now(self._x), len(self._x)) - self._y
-        each = 0.5 * residual.square().sum(dim=1)
-        gradient = torch.autograd.grad(each.sum(), list(trained.values()))
+        outputs, calls = trace(now, self._x)
+        seen = outputs.detach()
+        each, derivative = self._loss.value(seen, self._y), self._loss.gradient(seen, self._y)
+        gradient = torch.autograd.grad(outputs, list(trained.values()), derivative, allow_unused=True)
         gram, last = self._grams(now)
         ends, last_ends = extremes(gram), extremes(last)
         moved = {name: trained[name].detach() - start for name, start in self._weights.items()}
-        loss = float(each.detach().sum())
-        left = linearise(gram, residual.detach()).steps_to(self._step, self._target / loss) if loss > 0 else 0
+        loss = float(each.sum())
+        left = None
+        if self._forecasts:
+            left = linearise(gram, seen - self._y).steps_to(self._step, self._target / loss) if loss > 0 else 0
         return Probe(
             step=step,
             loss=loss,
-            largest_loss=float(each.detach().max()),
-            gradient_norm=float(torch.stack([g.square().sum() for g in gradient]).sum().sqrt()),
+            largest_loss=float(each.max()),
+            gradient_norm=math.sqrt(sum(float(g.square().sum()) for g in gradient if g is not None)),
             smallest=ends.smallest,
             largest=ends.largest,
             gram_drift=_share(_norm(gram - self._gram), self._gram_norm),
@@ -76,9 +82,10 @@ class Prober:
             last_hidden_drift=_norm(last - self._last),
             weight_drift={name: spectral_norm(_matrix(m)) for name, m in moved.items()},
             weight_drift_frobenius={name: float(m.norm()) for name, m in moved.items()},
-            sign_changes=_changed(_signs(now, self._x), self._signs),
+            sign_changes=_changed(_signs(calls), self._signs),
             whole=self._output == "full",
             forecast=None if left is None else step + left,
+            output_gradient_norm=float(derivative.norm()),
         )
 
     def _grams(self, module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -107,8 +114,7 @@ def _norm(matrix: Tensor) -> float:
     return max(abs(ends.smallest), abs(ends.largest))
 
 
-def _signs(module: nn.Module, x: Tensor) -> list[Tensor]:
-    _, calls = trace(module, x)
+def _signs(calls: list[Call]) -> list[Tensor]:
     return [call.outputs.detach() >= 0 for call in calls[:-1]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from torch import Tensor
 class Status(StrEnum):
     """How a run ended; each is an outcome, none an error."""
 
-    CONVERGED = "CONVERGED"  # the loss fell below until times its first value
+    CONVERGED = "CONVERGED"  # the loss fell below until times its first value, or every row is right where that was asked for
     DIVERGED = "DIVERGED"  # the loss became NaN, infinite, or a million times its first value
     MAX_STEPS = "MAX_STEPS"  # the budget ended first
 
@@ -23,7 +24,7 @@ class Probe:
 
     Args:
         step: k.
-        loss: $F(\theta_k) = \tfrac12\sum_i\|f(x_i)-y_i\|^2$.
+        loss: $F(\theta_k)=\sum_i F_i$; for the squared loss $\tfrac12\sum_i\|f(x_i)-y_i\|^2$.
         largest_loss: $\max_i F_i$.
         gradient_norm: $\|\nabla F\|$, over the trained parameters, by automatic differentiation.
         smallest: $\lambda_{\min}(G(k))$ of the Gram over all outputs.
@@ -35,7 +36,9 @@ class Probe:
         weight_drift_frobenius: layer name to $\|W_l(k)-W_l(0)\|_F$.
         sign_changes: fraction of hidden pre-activations whose sign differs from that at step 0.
         whole: whether $G$ covers all nk outputs; else it is the n×n average over outputs, whose spectrum need not hold the quotient.
-        forecast: the step at which the target would be reached if $G(k)$ stood still from here on; None where never.
+        forecast: the step at which the target would be reached if $G(k)$ stood still from here on; None where never, and where there
+            is no closed form: losses other than the squared one, mini-batches, momentum, a schedule.
+        output_gradient_norm: $\|\nabla_{\mathrm{out}}F\|$, over the nk outputs; None stands for the squared loss's $\sqrt{2F}$.
     """
 
     step: int
@@ -52,11 +55,17 @@ class Probe:
     sign_changes: float
     whole: bool
     forecast: int | None
+    output_gradient_norm: float | None = None
 
     @property
     def rayleigh(self) -> float:
-        r"""$\|\nabla F\|^2/(2F)$, which lies between $\lambda_{\min}(G(k))$ and $\lambda_{\max}(G(k))$ (THEORY 1.5)."""
-        return self.gradient_norm * self.gradient_norm / (2 * self.loss) if self.loss > 0 else float("nan")
+        r"""$\|\nabla F\|^2/\|\nabla_{\mathrm{out}}F\|^2$, which lies between the ends of $G(k)$'s spectrum (THEORY 1.5).
+
+        $\nabla F = J^\top\nabla_{\mathrm{out}}F$, so this is a Rayleigh quotient of $G=JJ^\top$ for any loss; for the squared one it is
+        $\|\nabla F\|^2/(2F)$. NaN where the outputs' gradient is zero.
+        """
+        size = 2 * self.loss if self.output_gradient_norm is None else self.output_gradient_norm**2
+        return self.gradient_norm * self.gradient_norm / size if size > 0 else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +73,15 @@ class Trajectory:
     r"""A run of gradient descent.
 
     Args:
-        loss: $F(\theta_k)$ at every recorded step, float64.
-        steps: the recorded steps k, 0 first; ``loss[i]`` belongs to ``steps[i]``.
+        loss: $F(\theta_k)$, over all rows, at every recorded step, float64.
+        steps: the recorded steps k, 0 first; ``loss[i]`` belongs to ``steps[i]``. Full-batch descent records every step, mini-batches one
+            step an epoch, and both the last.
         status: CONVERGED, DIVERGED or MAX_STEPS.
         step_size: $\eta$.
         probes: the theory's quantities at the checkpoints asked for.
         seconds: wall-clock time spent stepping, summed over interruptions; probes and set-up not counted.
         reason: one sentence on how it ended.
+        accuracy: the share of rows classified right at every recorded step, float64; None where the targets are not classes.
     """
 
     loss: Float[Tensor, " s"]
@@ -80,6 +91,14 @@ class Trajectory:
     probes: tuple[Probe, ...] = ()
     seconds: float = 0.0
     reason: str = ""
+    accuracy: Float[Tensor, " s"] | None = None
+
+    @property
+    def fitted(self) -> int | None:
+        """The first recorded step at which every row was classified right; None where there is none, or no classes."""
+        if self.accuracy is None or not bool((self.accuracy == 1).any()):
+            return None
+        return int(self.steps[int((self.accuracy == 1).to(torch.int64).argmax())])
 
     @property
     def taken(self) -> int:

@@ -1,67 +1,217 @@
-"""Weights that gradient descent moves, kept as start plus movement so that float32 loses no late step."""
+"""Weights that gradient descent moves: in place where a float holds every late step, as start plus movement where it does not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from zeroloss.gram import rows_of
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One use of a linear layer: its layer, its inputs h, and where its outputs' derivatives can be read."""
+
+    layer: nn.Linear
+    inputs: Tensor
+    edge: GradientEdge
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """A forward pass: its outputs n×k, in the graph where gradients are enabled, and the calls of linear layers in it."""
+
+    outputs: Tensor
+    calls: list[_Call]
+
+
+class _Moving:
+    r"""One trained parameter, its sum of steps, and its velocity where there is momentum.
+
+    Near the end of a run a step is smaller than half a unit in the last place of a float32 weight, and adding it to the weight
+    would lose it, every time: descent then stalls far from where the linear theory puts it. So below float64 the steps are summed
+    apart, in $\Delta$, whose own last place is fine enough, and $\theta=\theta_0+\Delta$.
+    """
+
+    def __init__(self, parameter: nn.Parameter, momentum: float) -> None:
+        self.parameter = parameter
+        self._storage = parameter.detach()  # the same memory, outside the graph
+        narrow = torch.finfo(parameter.dtype).bits < 64
+        self._start = self._storage.clone() if narrow else None
+        self.total = torch.zeros_like(self._storage) if narrow else self._storage
+        self._momentum = momentum
+        self.velocity = torch.zeros_like(self._storage) if momentum > 0 else None
+
+    @property
+    def _target(self) -> Tensor:
+        return self.total if self.velocity is None else self.velocity
+
+    def begin(self) -> None:
+        if self.velocity is not None:
+            self.velocity.mul_(self._momentum)
+
+    def add(self, gradient: Tensor, eta: float) -> None:
+        self._target.add_(gradient, alpha=-eta)
+
+    def add_product(self, delta: Tensor, inputs: Tensor, eta: float) -> None:
+        self._target.addmm_(delta.T, inputs, alpha=-eta)
+
+    def end(self) -> None:
+        if self.velocity is not None:
+            self.total.add_(self.velocity)
+        self.write()
+
+    def write(self) -> None:
+        if self._start is not None:
+            torch.add(self._start, self.total, out=self._storage)
 
 
 class Weights:
-    r"""A module's trained parameters as $\theta_0 + \Delta$, with $\Delta$ summed apart.
+    r"""A module's trained parameters under gradient descent with heavy-ball momentum.
 
-    Near the end of a run a step is smaller than half a unit in the last place of a float32 weight, and adding it to the weight
-    would lose it, every time: descent then stalls far from where the linear theory puts it. $\Delta$ is small, so its own last
-    place is fine enough. It is also all that a checkpoint needs, the start being what the seed gives.
+    $\theta_{k+1}=\theta_k+v_{k+1}$, $v_{k+1}=\mu v_k-\eta_k\hat g_k$, $v_0=0$.
+
+    A linear layer's gradient is $\delta^\top h$ (AZ Fact 2.6), and is added to the sum of steps by the very product that forms it, so
+    that no gradient of the size of the weights is written and read again. Parameters of other layers, and of linear layers whose
+    weights are used in ways that their calls do not show, go through automatic differentiation as a whole.
 
     Args:
         module: its parameters with ``requires_grad`` are moved in place.
+        x: the inputs, in the module's dtype; one pass over them tells which layers' gradients are $\delta^\top h$.
+        momentum: $\mu$ in [0, 1).
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
         >>> with torch.no_grad():
         ...     _ = layer.weight.fill_(1.0)
-        >>> weights = Weights(layer)
+        >>> weights = Weights(layer, torch.ones(1, 1))
         >>> for _ in range(1000):
-        ...     weights.step([torch.full((1, 1), 1.0)], 1e-8)  # each step is below float32's resolution at 1
+        ...     weights.step(weights.forward(torch.ones(1, 1)), torch.ones(1, 1), 1e-8)  # each below float32's resolution at 1
         >>> round(float(layer.weight.detach()), 6)
         0.99999
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.names = list(trained)
-        self.parameters = list(trained.values())
-        self._storage = [p.detach() for p in self.parameters]  # the same memory, outside the graph
-        self._start = [p.clone() for p in self._storage]
-        self._moved = [torch.zeros_like(p) for p in self._storage]
+    def __init__(self, module: nn.Module, x: Tensor, momentum: float = 0.0) -> None:
+        self._module = module
+        self._moving = {name: _Moving(p, momentum) for name, p in module.named_parameters() if p.requires_grad}
+        self._by_parameter: dict[Tensor, _Moving] = {moving.parameter: moving for moving in self._moving.values()}
+        self._layers = {
+            layer
+            for layer in module.modules()
+            if isinstance(layer, nn.Linear) and layer._parameters.get("weight") in self._by_parameter
+        }
+        self._layers -= self._irregular(x)
+        products = {layer.weight for layer in self._layers} | {layer.bias for layer in self._layers if layer.bias is not None}
+        self._whole = [p for p in self._by_parameter if p not in products]
 
     @property
-    def movement(self) -> dict[str, Tensor]:
-        r"""$\Delta$ by parameter name."""
-        return dict(zip(self.names, self._moved, strict=True))
+    def state(self) -> dict[str, Tensor]:
+        """What :meth:`restore` needs: by parameter name the sum of steps (or, in float64, the parameter), and the velocity."""
+        state = {f"sum:{name}": moving.total for name, moving in self._moving.items()}
+        return state | {f"velocity:{name}": m.velocity for name, m in self._moving.items() if m.velocity is not None}
 
-    def step(self, gradients: Iterable[Tensor], eta: float) -> None:
-        r"""$\Delta \leftarrow \Delta - \eta g$, and the parameters with it.
+    def forward(self, x: Tensor) -> Pass:
+        """Run the module, and record what :meth:`step` needs.
 
         Args:
-            gradients: one a parameter.
+            x: inputs, in the module's dtype and on its device.
+        """
+        calls: list[_Call] = []
+        with self._recording(calls):
+            return Pass(rows_of(self._module(x), len(x)), calls)
+
+    def step(self, done: Pass, derivative: Tensor, eta: float) -> None:
+        r"""Move every parameter by one step along $\hat g=J^\top d$.
+
+        Args:
+            done: a forward pass at the weights as they are; it is used up.
+            derivative: d, the estimate's derivative in its outputs, n×k.
             eta: the step size.
         """
-        torch._foreach_add_(self._moved, list(gradients), alpha=-eta)
-        self._write()
+        edges = [*(call.edge for call in done.calls), *(get_gradient_edge(p) for p in self._whole)]
+        parts = torch.autograd.grad(done.outputs, edges, derivative, allow_unused=True)
+        for moving in self._moving.values():
+            moving.begin()
+        for call, delta in zip(done.calls, parts, strict=False):
+            if delta is not None:
+                self._add_call(call, delta, eta)
+        for parameter, gradient in zip(self._whole, parts[len(done.calls) :], strict=True):
+            if gradient is not None:
+                self._by_parameter[parameter].add(gradient, eta)
+        for moving in self._moving.values():
+            moving.end()
 
-    def restore(self, movement: Mapping[str, Tensor]) -> None:
-        r"""Take up a $\Delta$ from a checkpoint.
+    def at_rest(self, done: Pass, derivative: Tensor) -> bool:
+        """Whether neither a gradient nor a velocity would move anything, so that no later step would differ.
 
         Args:
-            movement: by parameter name.
+            done: a forward pass of all rows; it is used up.
+            derivative: the loss's derivative in its outputs.
         """
-        for name, moved in zip(self.names, self._moved, strict=True):
-            moved.copy_(movement[name])
-        self._write()
+        gradients = torch.autograd.grad(done.outputs, list(self._by_parameter), derivative, allow_unused=True)
+        velocities = [moving.velocity for moving in self._moving.values()]
+        return not any(t is not None and bool(t.any()) for t in (*gradients, *velocities))
 
-    def _write(self) -> None:
-        for parameter, start, moved in zip(self._storage, self._start, self._moved, strict=True):
-            torch.add(start, moved, out=parameter)
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a :attr:`state` from a checkpoint.
+
+        Args:
+            state: as it was.
+        """
+        for key, tensor in self.state.items():
+            tensor.copy_(state[key])
+        for moving in self._moving.values():
+            moving.write()
+
+    def _add_call(self, call: _Call, delta: Tensor, eta: float) -> None:
+        rows = delta.flatten(0, -2)
+        self._by_parameter[call.layer.weight].add_product(rows, call.inputs.flatten(0, -2), eta)
+        if call.layer.bias in self._by_parameter:
+            self._by_parameter[call.layer.bias].add(rows.sum(dim=0), eta)
+
+    def _irregular(self, x: Tensor) -> set[nn.Linear]:
+        """The linear layers whose gradient is not what their calls say: weights shared in other ways, or used by a function."""
+        done = self.forward(x)
+        derivative = torch.linspace(1, 2, done.outputs.numel()).reshape(done.outputs.shape).to(done.outputs)
+        edges = [call.edge for call in done.calls]
+        deltas = torch.autograd.grad(done.outputs, edges, derivative, retain_graph=True, allow_unused=True) if edges else ()
+        sums: dict[Tensor, Tensor] = {}
+        for call, delta in zip(done.calls, deltas, strict=True):
+            if delta is None or delta.ndim < 2:
+                continue
+            rows = delta.flatten(0, -2)
+            parts = [(call.layer.weight, rows.T @ call.inputs.flatten(0, -2)), (call.layer.bias, rows.sum(dim=0))]
+            for parameter, part in parts:
+                if parameter in self._by_parameter:
+                    sums[parameter] = sums[parameter] + part if parameter in sums else part
+        own = {layer: [p for p in (layer.weight, layer.bias) if p in self._by_parameter] for layer in self._layers}
+        flat = [p for parameters in own.values() for p in parameters]
+        exact = (
+            dict(zip(flat, torch.autograd.grad(done.outputs, flat, derivative, allow_unused=True), strict=True)) if flat else {}
+        )
+        return {layer for layer, parameters in own.items() if not all(_same(sums.get(p), exact[p]) for p in parameters)}
+
+    @contextlib.contextmanager
+    def _recording(self, calls: list[_Call]) -> Iterator[None]:
+        def record(layer: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> None:
+            assert isinstance(layer, nn.Linear)
+            if result.requires_grad:  # an edge, not the tensor, which an activation that works in place may overwrite
+                calls.append(_Call(layer, arguments[0].detach(), get_gradient_edge(result)))
+
+        handles = [layer.register_forward_hook(record) for layer in self._layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _same(ours: Tensor | None, true: Tensor | None) -> bool:
+    if ours is None or true is None:
+        return ours is None and true is None
+    return float((ours - true).norm()) <= 100 * torch.finfo(true.dtype).eps * float(true.norm())
