@@ -76,8 +76,9 @@ def show_data(out: Console, data: DataSummary) -> None:
 
 def show_forecast(out: Console, prepared: Prepared, max_steps: int) -> None:
     """What theory says before the run."""
-    f = prepared.forecast
-    steps = "never at the target" if f.steps is None else f"{count(f.steps, 'step')} to the target"
+    f = prepared.foresight.forecast
+    never = "not at the target within the budget" if f.bounded else "never at the target"
+    steps = never if f.steps is None else f"{count(f.steps, 'step')} to the target"
     head = f"[bold]{escape(prepared.spec.name)}[/]: condition {number(f.condition)}, forecast {steps}"
     if f.within_budget and f.steps is not None:
         out.print(f"{head}, about {duration(f.steps * prepared.seconds_per_step)}")
@@ -96,7 +97,8 @@ def show_networks(out: Console, networks: Iterable[NetworkResult]) -> None:
     for name in ("status", "steps", "forecast", "loss ratio", "condition"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for n in networks:
-        told = "never" if n.forecast.steps is None else f"{n.forecast.steps:,}"
+        never = f"> {n.steps:,}" if n.forecast.bounded else "never"
+        told = never if n.forecast.steps is None else f"{n.forecast.steps:,}"
         row = (f"{n.steps:,}", told, number(n.loss_ratio), number(n.forecast.condition))
         table.add_row(escape(n.spec.name), status(n.status), *row)
     out.print(table)

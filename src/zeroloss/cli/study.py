@@ -93,7 +93,7 @@ def _forecast(study: Study, out: Console, as_json: bool) -> int:
         prepared = prepare(spec, data, study.training)
         show_forecast(out, prepared, study.training.max_steps)
         row = {
-            **dataclasses.asdict(prepared.forecast),
+            **dataclasses.asdict(prepared.foresight.forecast),
             "step_size": prepared.step_size,
             "seconds_per_step": prepared.seconds_per_step,
         }
@@ -220,7 +220,7 @@ def _watch(out: Console, bars: Progress, study: Study) -> Watch:
 
     def prepared(p: Prepared) -> None:
         show_forecast(text, p, study.training.max_steps)
-        told = p.forecast.steps
+        told = p.foresight.forecast.steps
         total = study.training.max_steps if told is None else min(told, study.training.max_steps)
         tasks[p.spec.name] = bars.add_task(p.spec.name, total=total, state="")
 

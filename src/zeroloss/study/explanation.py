@@ -135,10 +135,15 @@ def _why(reached: list[NetworkResult]) -> str:
 
 def _outcome(forecast: Forecast, run: Trajectory, training: TrainingSpec, loss_floor: float) -> str:
     told = (
-        "the initial Gram foretold that the target is never reached"
-        if forecast.steps is None
-        else f"the initial Gram foretold {forecast.steps:,}"
+        f"the initial Gram foretold {forecast.steps:,}"
+        if forecast.steps is not None
+        else (
+            f"the initial Gram foretold that the target is {'not reached within the budget' if forecast.bounded else 'never reached'}"
+        )
     )
+    if run.status is Status.CONVERGED and training.stop_when_fitted and run.fitted == run.taken:
+        left = number(float(run.loss[-1] / run.loss[0]))
+        return f"Every row was classified right at step {run.taken:,}, with the loss at {left} of its start; {told}."
     if run.status is Status.CONVERGED:
         return f"The loss fell to {number(training.until)} of its start in {count(run.taken, 'step')}; {told}."
     start = float(run.loss[0])

@@ -17,9 +17,10 @@ from zeroloss.networks import Network
 from zeroloss.spectrum import extremes
 from zeroloss.study.building import build_for, data_for, find_device
 from zeroloss.study.explanation import explain_network
-from zeroloss.study.result import Forecast, NetworkResult
+from zeroloss.study.foresight import Foresight, foresee
+from zeroloss.study.result import NetworkResult
 from zeroloss.study.specification import NetworkSpec, TrainingSpec
-from zeroloss.training import AUTO_FRACTION, FULL_GRAM, Linearised, Trajectory, descend, linearise, powers_of_two, step_size
+from zeroloss.training import AUTO_FRACTION, FULL_GRAM, Trajectory, descend, find_loss, make_batches, powers_of_two, step_size
 
 CURVE_POINTS = 300
 
@@ -32,26 +33,24 @@ class Prepared:
         spec: what it is.
         data: as the network takes it, rows or images.
         module: at its initial weights, in the run's dtype and on its device.
-        linearised: the initial residual in the eigenbasis of the initial Gram.
+        foresight: steps and losses foretold.
         limit_spectrum: of the limit NTK on the data, ascending.
         finite_spectrum: of the initial Gram, averaged over outputs, ascending.
         kernel_gap: their relative Frobenius distance.
         last_hidden_limit: smallest eigenvalue of the limit of the last hidden layer's share.
         step_size: the step that the run will take.
-        forecast: steps and loss.
         seconds_per_step: measured on a few gradients.
     """
 
     spec: NetworkSpec
     data: Dataset
     module: Network
-    linearised: Linearised
+    foresight: Foresight
     limit_spectrum: tuple[float, ...]
     finite_spectrum: tuple[float, ...]
     kernel_gap: float
     last_hidden_limit: float
     step_size: float
-    forecast: Forecast
     seconds_per_step: float
 
 
@@ -72,32 +71,21 @@ def prepare(spec: NetworkSpec, data: Dataset, training: TrainingSpec) -> Prepare
     mean = gram(exact, data.x)
     whole = gram(exact, data.x, "full") if data.outputs > 1 and data.n * data.outputs <= FULL_GRAM else mean
     with torch.no_grad():
-        residual = rows_of(exact(data.x), data.n) - data.y
-    linearised = linearise(whole, residual)
+        outputs = rows_of(exact(data.x), data.n)
     device = find_device(training.device)
     module = build_for(spec, data, getattr(torch, training.dtype)).to(device)
-    largest = float(linearised.eigenvalues[-1])
-    # the spectrum is at hand already, unless the Gram over all outputs was too large to form
-    known = training.step == "auto" and largest > 0 and (whole is not mean or data.outputs == 1)
-    dead = training.step == "auto" and largest <= 0  # nothing will move, whatever the step
-    eta = 1.0 if dead else AUTO_FRACTION / largest if known else step_size(training.step, exact, data)
-    steps = linearised.steps_to(eta, training.until)
-    horizon = training.max_steps if steps is None else min(steps, training.max_steps)
-    ratio = float(linearised.norms(eta, [horizon])[0]) ** 2 / max(float(linearised.weights.sum()), 1e-300)
-    smallest = float(linearised.eigenvalues[0])
-    condition = largest / smallest if smallest > 0 else float("inf")
+    eta = _step(training, exact, data, whole)
     return Prepared(
         spec,
         data,
         module,
-        linearised,
+        foresee(whole, outputs, data.y, eta, training),
         tuple(torch.linalg.eigvalsh(limit).tolist()),
         tuple(torch.linalg.eigvalsh(mean).tolist()),
         float((mean - limit).norm() / limit.norm()),
         extremes(limit_kernel(exact, "last-hidden")(data.x)).smallest,
         eta,
-        Forecast(steps, steps is not None and steps <= training.max_steps, ratio, condition),
-        _seconds_per_step(module, data),
+        _seconds_per_step(module, data, training),
     )
 
 
@@ -122,15 +110,22 @@ def train(
     run = descend(
         prepared.module,
         data,
+        loss=training.loss,
         step=prepared.step_size,
+        batch=training.batch,
+        replacement=training.replacement,
+        momentum=training.momentum,
+        schedule=training.schedule,
         max_steps=training.max_steps,
         until=training.until,
+        stop_when_fitted=training.stop_when_fitted,
+        seed=training.seed,
         probes=powers_of_two(training.max_steps),
         checkpoint=checkpoint,
         progress=progress,
     )
     shown = thin(len(run.loss))
-    predicted = 0.5 * prepared.linearised.norms(prepared.step_size, shown) ** 2
+    predicted = prepared.foresight.losses(run.steps[shown])
     architecture = prepared.module.architecture
     ratio = float(run.loss[-1] / run.loss[0]) if float(run.loss[0]) > 0 else 0.0
     parameters = list(prepared.module.parameters())
@@ -143,15 +138,19 @@ def train(
         kernel_gap=prepared.kernel_gap,
         last_hidden_limit=prepared.last_hidden_limit,
         step_size=run.step_size,
-        forecast=prepared.forecast,
+        forecast=prepared.foresight.forecast,
         status=str(run.status),
         steps=run.taken,
         loss_ratio=ratio,
-        curve_steps=tuple(shown),
+        accuracy=None if run.accuracy is None else float(run.accuracy[-1]),
+        fitted=run.fitted,
+        curve_steps=tuple(run.steps[shown].tolist()),
         curve_loss=tuple(run.loss[shown].tolist()),
         curve_predicted=tuple(predicted.tolist()),
         probes=run.probes,
-        explanation=explain_network(prepared.forecast, run, training, data.loss_floor),
+        explanation=explain_network(
+            prepared.foresight.forecast, run, training, data.loss_floor if training.loss == "squared" else 0.0
+        ),
     )
     evidence = Run(
         prepared.spec.name,
@@ -181,14 +180,26 @@ def thin(count: int) -> list[int]:
     return sorted({0, last} | even | geometric)
 
 
-def _seconds_per_step(module: Network, data: Dataset) -> float:
-    x, y = match(module, data.x), match(module, data.y)
+def _step(training: TrainingSpec, exact: Network, data: Dataset, whole: torch.Tensor) -> float:
+    """The step that the run will take, from the spectrum at hand where that is all it needs."""
+    batches = make_batches(data.n, training.batch, training.replacement, training.seed)
+    if training.step == "auto" and len(whole) == data.n * data.outputs:
+        largest = extremes(whole).largest
+        if largest <= 0:  # a dead network: nothing will move, whatever the step
+            return 1.0
+        if batches.whole:
+            return AUTO_FRACTION / (find_loss(training.loss).smoothness * largest)
+    return step_size(training.step, exact, data, loss=training.loss, batches=batches, momentum=training.momentum)
+
+
+def _seconds_per_step(module: Network, data: Dataset, training: TrainingSpec) -> float:
+    rows = slice(training.batch)
+    x, y, loss = match(module, data.x[rows]), match(module, data.y[rows]), find_loss(training.loss)
     parameters = [p for p in module.parameters() if p.requires_grad]
     times = []
     for _ in range(4):
         start = time.perf_counter()
-        loss = 0.5 * (rows_of(module(x), len(x)) - y).square().sum()
-        torch.autograd.grad(loss, parameters)
-        float(loss.detach())
+        outputs = rows_of(module(x), len(x))
+        torch.autograd.grad(outputs, parameters, loss.gradient(outputs.detach(), y))
         times.append(time.perf_counter() - start)
     return sorted(times)[1]

@@ -52,16 +52,19 @@ class Forecast:
     r"""What was said before the run.
 
     Args:
-        steps: predicted number of steps to the target loss with the initial Gram held still; None where it is never reached.
+        steps: predicted number of steps to the target loss with the initial Gram held still; None where it is never reached, or not
+            within the budget where ``bounded``.
         within_budget: whether that is at most ``max_steps``.
         loss_ratio: predicted $F_k/F_0$ at the smaller of budget and predicted steps.
         condition: $\kappa$ of the initial Gram.
+        bounded: whether the forecast looked no further than the budget, having no closed form.
     """
 
     steps: int | None
     within_budget: bool
     loss_ratio: float
     condition: float
+    bounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class NetworkResult:
         status: CONVERGED, DIVERGED or MAX_STEPS.
         steps: how many were taken.
         loss_ratio: final $F/F_0$.
+        accuracy: share of rows classified right at the end; None where the targets are not classes.
+        fitted: the first recorded step at which that was 1; None where there is none.
         curve_steps: recorded steps of the two curves (thinned; the full trajectory is in ``trajectories/``).
         curve_loss: $F$ there.
         curve_predicted: the linearised prediction of $F$ there.
@@ -100,6 +105,8 @@ class NetworkResult:
     status: str
     steps: int
     loss_ratio: float
+    accuracy: float | None
+    fitted: int | None
     curve_steps: tuple[int, ...]
     curve_loss: tuple[float, ...]
     curve_predicted: tuple[float, ...]

@@ -157,7 +157,7 @@ def _one(
         place / "checkpoints" / f"{file}.safetensors",
         lambda step, loss: watch.step(spec.name, step, loss),
     )
-    predicted = 0.5 * prepared.linearised.norms(run.step_size, trajectory.steps) ** 2
+    predicted = prepared.foresight.losses(trajectory.steps)
     write_table(
         place / "trajectories" / f"{file}.csv",
         ("step", "loss", "predicted_loss"),
