@@ -28,15 +28,15 @@ class Dual:
 
     Args:
         pairs: second moments of $\sigma$.
-        slope: $\mathbb{E}[\sigma'(u)\sigma'(v)]$, n1×n2.
+        slope: $\mathbb{E}[\sigma'(u)\sigma'(v)]$, n1×n2 (n1×n2×h×w for images, and so below).
         mean_left: $\mathbb{E}\sigma(u)$, n1.
         mean_right: $\mathbb{E}\sigma(v)$, n2.
     """
 
     pairs: Pairs
-    slope: Float[Tensor, "n1 n2"]
-    mean_left: Float[Tensor, " n1"]
-    mean_right: Float[Tensor, " n2"]
+    slope: Float[Tensor, "n1 n2 *pixels"]
+    mean_left: Float[Tensor, n1 * pixels]
+    mean_right: Float[Tensor, n2 * pixels]
 
 
 def dual(activation: Activation, pairs: Pairs) -> Dual:
@@ -95,15 +95,15 @@ def _hermite_dual(activation: Activation, pairs: Pairs) -> Dual:
     rho = 1 - pairs.versine
     power, fall = torch.ones_like(rho), torch.zeros_like(rho)  # rho^k and 1 - rho^k
     half, slope = torch.zeros_like(rho), torch.zeros_like(rho)
-    for k in range(value1.shape[1]):
-        a, b = value1[:, k], value2[:, k]
-        half.addcmul_(torch.outer(a, b), fall)
+    for k in range(value1.shape[-1]):
+        a, b = value1[..., k], value2[..., k]
+        half.addcmul_(a[:, None] * b, fall)
         if not one_norm:
-            half.add_(0.5 * (a[:, None] - b[None, :]) ** 2)
-        slope.addcmul_(torch.outer(slope1[:, k], slope2[:, k]), power)
+            half.add_(0.5 * (a[:, None] - b) ** 2)
+        slope.addcmul_(slope1[:, None, ..., k] * slope2[..., k], power)
         fall = fall.addcmul(power, pairs.versine)
         power = power * rho
-    return Dual(from_half_distances(second1, second2, half), slope, value1[:, 0], value2[:, 0])
+    return Dual(from_half_distances(second1, second2, half), slope, value1[..., 0], value2[..., 0])
 
 
 @dataclass(frozen=True, eq=False)

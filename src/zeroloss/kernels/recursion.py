@@ -3,7 +3,9 @@ r"""From a module to its limit: walk the layers once, carrying the moments of on
 The state holds, for a coordinate of a layer of width m, the second moments $S$, the mean, and the tangent kernel
 $T_{ij} = \sum_\theta \partial h_i\,\partial h_j$ split by trained layer. A linear map with weight variance $v$ takes
 $S \mapsto v\,m\,S$ and $T \mapsto v\,m\,T + [\text{trained}]\,m\,S$; an activation takes $T \mapsto T\,\mathbb{E}[\sigma'\sigma']$.
-Widths stay as factors, so the result is in the units of the finite Gram (THEORY 1.3, 3.3, 3.4).
+A convolution does the same to patch sums of both. Of images the state holds every pixel, both inputs at the same one: independent
+weights pair no others. Flatten joins the pixels by their mean, which is what a coordinate drawn from any of them has.
+Widths stay as factors, so the result is in the units of the finite Gram (THEORY 1.3, 3.3 to 3.5).
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from torch import Tensor, nn
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
-from zeroloss.networks import GaussianLinear, Residual, Scale, activation_of
+from zeroloss.kernels.patches import patches_of
+from zeroloss.networks import GaussianConv2d, GaussianLinear, Residual, Scale, activation_of
+
+POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,55 +31,66 @@ class State:
     """What the limit knows about one coordinate of the current layer.
 
     Args:
-        pairs: second moments.
-        mean_left: the coordinate's mean for the first set of inputs, n1.
+        pairs: second moments, at every pixel of an image.
+        mean_left: the coordinate's mean for the first set of inputs, n1 (n1×h×w for images, and so below).
         mean_right: the same for the second set, n2.
         tangent: tangent kernel, one slice a part, p×n1×n2.
-        width: how many coordinates the layer has.
+        width: how many coordinates the layer has, at each pixel.
         gaussian: whether the coordinate is a Gaussian pre-activation.
         fresh: whether new weights lie between it and where the current branch began, so that its coordinates are independent of those.
     """
 
     pairs: Pairs
-    mean_left: Float[Tensor, " n1"]
-    mean_right: Float[Tensor, " n2"]
-    tangent: Float[Tensor, "p n1 n2"]
+    mean_left: Float[Tensor, n1 * pixels]
+    mean_right: Float[Tensor, n2 * pixels]
+    tangent: Float[Tensor, "p n1 n2 *pixels"]
     width: int
     gaussian: bool
     fresh: bool = False
 
+    @property
+    def pixels(self) -> torch.Size:
+        """Height and width of an image, empty for rows."""
+        return self.pairs.left.shape[1:]
 
-def walk(module: nn.Module, x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None, parts: Mapping[nn.Module, int]) -> State:
+    @property
+    def size(self) -> str:
+        """What one input has become, in words for errors."""
+        return "×".join(map(str, (self.width, *self.pixels)))
+
+
+def walk(
+    module: nn.Module, x1: Float[Tensor, n1 * shape], x2: Float[Tensor, n2 * shape] | None, parts: Mapping[nn.Module, int]
+) -> State:
     """Carry the inputs' moments through the module.
 
     Args:
         module: a sequence of the layers listed in :func:`advance`.
-        x1: n1×d rows, float64.
-        x2: n2×d rows, or None for the first set with itself.
-        parts: which slice of the tangent kernel each trained linear layer adds to.
+        x1: n1×d rows or n1×c×h×w images, float64.
+        x2: n2 of the same, or None for the first set with itself.
+        parts: which slice of the tangent kernel each trained layer adds to.
 
     Returns:
-        The state of the module's output coordinate.
+        The state of the module's output coordinate, over all pixels where the output is an image.
     """
     pairs = input_pairs(x1, x2)
-    n1, n2 = pairs.versine.shape
     count = max(parts.values(), default=-1) + 1
     start = State(
         pairs,
-        torch.zeros(n1, dtype=x1.dtype, device=x1.device),
-        torch.zeros(n2, dtype=x1.dtype, device=x1.device),
-        torch.zeros(count, n1, n2, dtype=x1.dtype, device=x1.device),
+        torch.zeros_like(pairs.left),
+        torch.zeros_like(pairs.right),
+        pairs.versine.new_zeros(count, *x1.shape[2:], *pairs.versine.shape[:2]).movedim((-2, -1), (1, 2)),
         width=x1.shape[1],
         gaussian=False,
     )
-    return advance(module, start, parts, name="module")
+    return _join(advance(module, start, parts, name="module"))
 
 
 def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
     """One layer's rule.
 
     Args:
-        module: Linear, a known activation, Scale, Residual, Sequential, Identity, Flatten, or Dropout in eval mode.
+        module: Linear, Conv2d, a known activation, Scale, Residual, Sequential, Identity, Flatten, or Dropout in eval mode.
         state: the state before it.
         parts: as in :func:`walk`.
         name: the layer's dotted name, for errors.
@@ -93,6 +109,8 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
         return state
     if isinstance(module, nn.Linear):
         return _linear(module, state, parts, name)
+    if isinstance(module, nn.Conv2d):
+        return _convolution(module, state, parts, name)
     if isinstance(module, Scale):
         factor = module.factor
         return replace(
@@ -102,54 +120,124 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
             mean_right=state.mean_right * factor,
             tangent=state.tangent * factor**2,
         )
-    if isinstance(module, nn.Identity | nn.Flatten) or (isinstance(module, nn.Dropout) and not module.training):
+    if isinstance(module, nn.Flatten):
+        return _flatten(module, state, name)
+    if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and not module.training):
         return state
     if (sigma := activation_of(module)) is not None:
         if not state.gaussian:
             raise ArgumentError(
                 "module",
                 f"applies {type(module).__name__} at {name!r} to something that is not a Gaussian pre-activation",
-                "put a Linear layer before every activation",
+                "put a Linear or Conv2d layer right before every activation",
             )
         after = dual(sigma, state.pairs)
         tangent = state.tangent * after.slope
         return State(after.pairs, after.mean_left, after.mean_right, tangent, state.width, gaussian=False, fresh=state.fresh)
+    if isinstance(module, POOLS):
+        raise ArgumentError(
+            "module",
+            f"pools pixels at {name!r} ({type(module).__name__}), and its limit needs pairs of different pixels, which are not kept",
+            "use strided convolutions and Flatten, or ask for gram(module, x)",
+        )
     raise ArgumentError(
         "module",
         f"has a layer {name!r} of type {type(module).__name__}, for which no infinite-width limit is implemented",
-        "use Linear, an activation (relu, softplus, tanh, erf, gelu), Scale, Residual or Sequential, or ask for gram(module, x)",
+        "use Linear, Conv2d, an activation (relu, softplus, tanh, erf, gelu), Scale, Residual, Flatten or Sequential, "
+        "or ask for gram(module, x)",
     )
 
 
-def weight_variance(layer: nn.Linear) -> float:
-    """The variance of a linear layer's initial weights: ours as built, torch's default uniform otherwise.
+def weight_variance(layer: nn.Linear | nn.Conv2d) -> float:
+    """The variance of a layer's initial weights: ours as built, torch's default uniform otherwise.
 
     Example:
         >>> round(weight_variance(nn.Linear(3, 5)), 6)  # uniform on +-1/sqrt(3)
         0.111111
     """
-    return layer.variance if isinstance(layer, GaussianLinear) else 1 / (3 * layer.in_features)
+    return layer.variance if isinstance(layer, GaussianLinear | GaussianConv2d) else 1 / (3 * _fan_in(layer))
+
+
+def _fan_in(layer: nn.Linear | nn.Conv2d) -> int:
+    return layer.weight[0].numel()
 
 
 def _linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
+    if state.pixels:
+        raise ArgumentError("module", f"applies Linear at {name!r} to images of {state.size}", "put nn.Flatten before it")
     if layer.in_features != state.width:
         raise ArgumentError(
             "module",
             f"expects {layer.in_features} features at {name!r} but gets {state.width}",
             "pass rows with as many columns as the first layer has inputs",
         )
-    gain = weight_variance(layer) * layer.in_features
+    return _weights(layer, layer.out_features, state, parts)
+
+
+def _convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
+    if len(state.pixels) != 2:
+        raise ArgumentError(
+            "module", f"applies {type(layer).__name__} at {name!r} to rows", "pass n×c×h×w images, and Flatten later"
+        )
+    if layer.in_channels != state.width:
+        raise ArgumentError(
+            "module",
+            f"expects {layer.in_channels} channels at {name!r} but gets {state.width}",
+            "pass images with as many channels as the first layer has",
+        )
+    patches = patches_of(layer, name)
+    height, width = state.pixels
+    if min(patches.out_size((height, width))) < 1:
+        raise ArgumentError("module", f"leaves nothing of images of {state.size} at {name!r}", "pass larger images, or pad them")
+    carried = replace(state, pairs=patches.pairs(state.pairs), tangent=patches.sums(state.tangent))
+    return _weights(layer, layer.out_channels, carried, parts)
+
+
+def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapping[nn.Module, int]) -> State:
+    """Independent weights, one for each of the state's coordinates (for a convolution: of its patch sums'), and a bias."""
+    gain = weight_variance(layer) * state.width
     tangent = state.tangent * gain
     part = parts.get(layer)
     if part is not None and layer.weight.requires_grad:
-        tangent[part] += layer.in_features * state.pairs.products
+        tangent[part] += state.width * state.pairs.products
     pairs = state.pairs.times(gain)
     if layer.bias is not None:
-        pairs = pairs.plus_constant(1 / (3 * layer.in_features))  # torch's default for a bias
+        pairs = pairs.plus_constant(1 / (3 * _fan_in(layer)))  # torch's default for a bias
         if part is not None and layer.bias.requires_grad:
             tangent[part] += 1.0
     zeros = torch.zeros_like
-    return State(pairs, zeros(state.mean_left), zeros(state.mean_right), tangent, layer.out_features, gaussian=True, fresh=True)
+    return State(pairs, zeros(pairs.left), zeros(pairs.right), tangent, width, gaussian=True, fresh=True)
+
+
+def _flatten(module: nn.Flatten, state: State, name: str) -> State:
+    if module.start_dim != 1 or (state.pixels and module.end_dim not in (-1, 3)):
+        raise ArgumentError(
+            "module",
+            f"flattens at {name!r} from {module.start_dim} to {module.end_dim}",
+            "use nn.Flatten(), which keeps the samples",
+        )
+    return _join(state)
+
+
+def _join(state: State) -> State:
+    """Pixels as coordinates of their own: moments become means, and where variances differ the coordinate is no longer Gaussian."""
+    if not state.pixels:
+        return state
+    count = state.pixels.numel()
+
+    def mean(values: Tensor) -> Tensor:
+        return values.flatten(-2).mean(dim=-1)
+
+    pairs = state.pairs
+    return replace(
+        state,
+        pairs=from_half_distances(mean(pairs.left), mean(pairs.right), mean(pairs.half_distances)),
+        mean_left=mean(state.mean_left),
+        mean_right=mean(state.mean_right),
+        tangent=mean(state.tangent),
+        width=state.width * count,
+        gaussian=state.gaussian and count == 1,
+    )
 
 
 def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
@@ -166,9 +254,9 @@ def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: 
             f"has a skip at {name!r} whose branch carries its own input through, so the two are not independent",
             "put a Linear on the branch's way, or add the skips up into one Residual",
         )
-    if branch.width != state.width:
+    if branch.size != state.size:
         raise ArgumentError(
-            "module", f"has a skip at {name!r} from {state.width} to {branch.width} features", "keep the width inside a Residual"
+            "module", f"has a skip at {name!r} from {state.size} to {branch.size} features", "keep the size inside a Residual"
         )
     left = state.pairs.left + branch.pairs.left + 2 * state.mean_left * branch.mean_left
     right = state.pairs.right + branch.pairs.right + 2 * state.mean_right * branch.mean_right
