@@ -64,9 +64,10 @@ def layer_kernels(module: nn.Module, x: Inputs) -> dict[str, Float[Tensor, "n n"
     layers = trained_layers(module)
     inputs = _inputs("x", x, module)
     result = inputs.new_empty(len(layers), len(inputs), len(inputs))
-    for rows, columns, state in tiles(module, inputs, None, {layer: index for index, (_, layer) in enumerate(layers)}):
-        result[:, columns, rows] = state.tangent.mT
-        result[:, rows, columns] = state.tangent
+    parts: dict[nn.Module, int] = {layer: index for index, (_, layer) in enumerate(layers)}
+    for rows, columns, tile in tiles(module, inputs, None, parts, lambda state: state.tangent):
+        result[:, columns, rows] = tile.mT
+        result[:, rows, columns] = tile
     return {name: result[index] for index, (name, _) in enumerate(layers)}
 
 
@@ -99,7 +100,7 @@ class LimitKernel:
             out: an n1×n2 tensor to write into.
 
         Returns:
-            n1×n2 kernel (``out`` where it was given). Beside it and the inputs, about a gigabyte of memory is used at most.
+            n1×n2 kernel (``out`` where it was given). Beside it and the inputs, a hundred megabytes or so of memory are used.
 
         Raises:
             ArgumentError: for inputs of the wrong shape, NaN or infinity, or an ``out`` of the wrong shape.
@@ -116,11 +117,10 @@ class LimitKernel:
             out = first.new_empty(shape, dtype=x1.dtype if x1.dtype.is_floating_point else torch.float64)
         elif out.shape != shape:
             raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
-        for rows, columns, state in tiles(self._module, first, second, self._parts):
-            block = self._read(state)
+        for rows, columns, tile in tiles(self._module, first, second, self._parts, self._read):
             if second is None:
-                out[columns, rows] = block.T
-            out[rows, columns] = block
+                out[columns, rows] = tile.T
+            out[rows, columns] = tile
         return out
 
     def _read(self, state: State) -> Tensor:
@@ -148,11 +148,10 @@ class LimitKernel:
         def product(vectors: np.ndarray) -> np.ndarray:
             right = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float64)).to(inputs.device).reshape(n, -1)
             total = torch.zeros_like(right)
-            for rows, columns, state in tiles(self._module, inputs, None, self._parts):
-                block = self._read(state)
-                total[rows] += block @ right[columns]
+            for rows, columns, tile in tiles(self._module, inputs, None, self._parts, self._read):
+                total[rows] += tile @ right[columns]
                 if rows != columns:
-                    total[columns] += block.T @ right[rows]
+                    total[columns] += tile.T @ right[rows]
             result: np.ndarray = total.cpu().numpy().reshape(vectors.shape)
             return result
 
