@@ -120,7 +120,7 @@ def test_a_hopeless_case_is_foretold_and_reported(tmp_path):
         training=TrainingSpec(max_steps=60, device="cpu"),
     )
     told = []
-    result = run_study(study, tmp_path / "run", Watch(prepared=lambda p: told.append(p.forecast)))
+    result = run_study(study, tmp_path / "run", Watch(prepared=lambda p: told.append(p.foresight.forecast)))
     network = result.networks[0]
     assert network.status == "MAX_STEPS"
     assert network.steps == 60
