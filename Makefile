@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: study test test-all bench results docs lint clean help
+.PHONY: study test test-all bench results breadth docs lint clean help
 
 help:
 	@echo "make study      drive three networks to zero loss on real digits, and explain why it worked"
 	@echo "make test       the test suite (minutes);  make test-all  with the slow tests"
 	@echo "make results    write docs/results again from the default study"
+	@echo "make breadth    docs/results/breadth.md: every architecture, data set, label and optimiser (under an hour; needs CIFAR-10)"
 	@echo "make lint       ruff, types, layers;       make bench     timings as ratios;   make docs  the manual"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -49,6 +50,9 @@ lint: $(VENV)/.dev
 
 results: $(VENV)/.dev
 	$(BIN)/python -m bench.results
+
+breadth: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.breadth
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
