@@ -2,7 +2,18 @@
 
 from zeroloss.gram.back import formula_gradient
 from zeroloss.gram.products import tangent_operator
-from zeroloss.gram.structured import gram, layer_grams
+from zeroloss.gram.structured import gram, layer_grams, sample_blocks
 from zeroloss.gram.trace import Call, forward, match, rows_of, trace
 
-__all__ = ["Call", "formula_gradient", "forward", "gram", "layer_grams", "match", "rows_of", "tangent_operator", "trace"]
+__all__ = [
+    "Call",
+    "formula_gradient",
+    "forward",
+    "gram",
+    "layer_grams",
+    "match",
+    "rows_of",
+    "sample_blocks",
+    "tangent_operator",
+    "trace",
+]

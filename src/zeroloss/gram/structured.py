@@ -1,7 +1,7 @@
-r"""The finite-width Gram (empirical NTK), layer by layer: $G = \sum_l (H_{l-1}H_{l-1}^\top) \circ (\Delta_l\Delta_l^\top)$.
+r"""The finite-width Gram (empirical NTK), layer by layer, from each layer's inputs and the outputs' derivatives in its outputs.
 
-$H_{l-1}$ holds a layer's inputs and $\Delta_l$ the derivatives of an output in its pre-activations, so no n×P Jacobian is
-ever formed (AZ Fact 2.6, DU section 3; THEORY 1.2, 3.2).
+No n×P Jacobian is ever formed: for linear layers $G = \sum_l (H_{l-1}H_{l-1}^\top) \circ (\Delta_l\Delta_l^\top)$ (AZ Fact 2.6, DU
+section 3; THEORY 1.2, 3.2), and for convolutions its sum over positions (:mod:`zeroloss.gram.shares`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
+from zeroloss.gram import shares
+from zeroloss.gram.positions import signals
+from zeroloss.gram.shares import Factors
 from zeroloss.gram.trace import Call, trace
+from zeroloss.gram.uses import check_uses, trained_layers, used_calls
 from zeroloss.typing import Inputs
 
 
@@ -21,8 +25,9 @@ def gram(module: nn.Module, x: Inputs, output: str | int = "mean") -> Float[Tens
     r"""The Gram matrix $J J^\top$ of the module's outputs over its trainable parameters, at its current weights.
 
     Args:
-        module: a module whose trainable parameters all belong to ``nn.Linear`` layers.
-        x: n×d inputs.
+        module: a module whose trainable parameters all belong to ``nn.Linear`` or ``nn.Conv2d`` layers (groups=1), put together in any
+            way that keeps samples apart and in the first dimension.
+        x: n×d inputs, or n×c×h×w images.
         output: ``"mean"``, the n×n average over the k outputs; an int, that output's n×n; ``"full"``, all pairs of outputs,
             (nk)×(nk), sample-major (row ``i*k + a`` is output a of sample i).
 
@@ -30,7 +35,8 @@ def gram(module: nn.Module, x: Inputs, output: str | int = "mean") -> Float[Tens
         The Gram, symmetric, in the module's dtype.
 
     Raises:
-        ArgumentError: for an unknown output, a layer that mixes samples, or a trainable parameter outside Linear layers.
+        ArgumentError: for an unknown output, a module that mixes samples, a trainable parameter outside such layers, or one that is
+            used outside its own layer.
 
     Example:
         >>> layer = nn.Linear(2, 1, bias=False).double()
@@ -47,120 +53,103 @@ def layer_grams(module: nn.Module, x: Inputs, output: str | int = "mean") -> dic
 
     Args:
         module: as for :func:`gram`.
-        x: n×d inputs.
+        x: as for :func:`gram`.
         output: as for :func:`gram`.
 
     Returns:
-        Layer name to its share, first layer first.
+        Layer name to its share, in the order of first use.
+
+    Raises:
+        ArgumentError: as for :func:`gram`.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
         >>> list(layer_grams(net, torch.ones(4, 2)))
         ['0', '2']
     """
-    check_trainable(module)
-    check_uses(module, x[:4])
+    layers = trained_layers(module)
+    check_uses(module, x)
     outputs, calls = trace(module, x)
-    trained = [c for c in calls if c.layer.weight.requires_grad or (c.layer.bias is not None and c.layer.bias.requires_grad)]
-    for call in trained:
-        if call.inputs.ndim != 2:
-            raise ArgumentError(
-                "module", f"uses {call.name!r} on inputs of shape {tuple(call.inputs.shape)}", "flatten to n×d before it"
-            )
-    k = outputs.shape[1]
-    if output == "full" or output == "mean":
-        chosen = list(range(k))
+    used = used_calls(calls, layers, len(outputs))
+    n, k = outputs.shape
+    if output == "mean":
+        groups = _groups(outputs, used)
+    elif output == "full":
+        groups = [range(k)]
     elif isinstance(output, int) and not isinstance(output, bool) and 0 <= output < k:
-        chosen = [output]
+        groups = [range(output, output + 1)]
     else:
         raise ArgumentError("output", f"is {output!r}", f"pass 'mean', 'full', or an int from 0 to {k - 1}")
-    deltas = [
-        torch.autograd.grad(outputs[:, a].sum(), [c.outputs for c in trained], retain_graph=True, allow_unused=True)
-        for a in chosen
-    ]
-    return {
-        name: _share([c for c in trained if c.name == name], trained, deltas, full=output == "full")
-        for name in dict.fromkeys(c.name for c in trained)
-    }
+    size = n * k if output == "full" else n
+    parts = {name: outputs.new_zeros(size, size) for name in dict.fromkeys(call.name for call in used)}
+    for group in groups:
+        for name, factors in _factors(outputs, used, group).items():
+            parts[name] += shares.share(factors if output == "full" else factors.summed())
+    return {name: part / k for name, part in parts.items()} if output == "mean" else parts
 
 
-def check_trainable(module: nn.Module) -> None:
-    """Refuse a module with trainable parameters that the per-layer formula does not cover.
+def sample_blocks(module: nn.Module, x: Inputs) -> Float[Tensor, "n k k"]:
+    r"""The diagonal blocks of the full Gram, $G_{ii} = J_iJ_i^\top$ over the outputs of each sample; the rest is not formed.
 
-    Raises:
-        ArgumentError: naming the parameter, or saying that none is trainable.
-    """
-    covered = {id(p) for layer in module.modules() if isinstance(layer, nn.Linear) for p in layer.parameters(recurse=False)}
-    names = [name for name, p in module.named_parameters() if p.requires_grad and id(p) not in covered]
-    if names:
-        raise ArgumentError(
-            "module", f"trains {names[0]!r}, which is not in a Linear layer", "freeze it, or use Linear layers only"
-        )
-    if not any(p.requires_grad for p in module.parameters()):
-        raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
+    Stochastic gradient descent that draws one sample a step is stable, where the Gram stands still, below $2/\max_i\lambda_{\max}(G_{ii})$.
 
+    Args:
+        module: as for :func:`gram`.
+        x: as for :func:`gram`.
 
-def check_uses(module: nn.Module, x: Inputs) -> None:
-    r"""Refuse a module that uses a Linear layer's weights in a way that its calls do not show.
-
-    On a few rows the gradient from the recorded calls, $\sum \delta^\top h$, is held against automatic differentiation: a weight shared
-    between two layers, or used through ``functional.linear``, makes them differ, and the per-layer formula would be wrong in silence.
+    Returns:
+        One symmetric k×k matrix a sample, in the module's dtype.
 
     Raises:
-        ArgumentError: naming the parameter.
+        ArgumentError: as for :func:`gram`.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False).double()
+        >>> sample_blocks(layer, torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)).flatten()
+        tensor([ 5., 25.], dtype=torch.float64)
     """
-    outputs, calls = trace(module, x)
-    value = outputs.sum()
-    names = {id(p): name for name, p in module.named_parameters()}
-    trained = [c for c in calls if c.inputs.ndim == 2 and c.layer.weight.requires_grad]
-    if not trained:
-        return
-    deltas = torch.autograd.grad(value, [c.outputs for c in trained], retain_graph=True, allow_unused=True)
-    # both gradients are compared along one random direction: that costs two passes over the weights where comparing them whole costs six
-    generator = torch.Generator().manual_seed(0)
-    directions = {c.layer: torch.randn(c.layer.in_features, generator=generator).to(c.layer.weight) for c in trained}
-    sums: dict[nn.Linear, Tensor] = {}
-    sizes: dict[nn.Linear, float] = {}  # of the terms, not of their sum: opposite rows may cancel down to rounding
-    for call, delta in zip(trained, deltas, strict=True):
-        if delta is not None:
-            along = call.inputs @ directions[call.layer]
-            part = delta.T @ along
-            sums[call.layer] = sums[call.layer] + part if call.layer in sums else part
-            reach = call.inputs.abs() @ directions[call.layer].abs()
-            sizes[call.layer] = sizes.get(call.layer, 0.0) + float((delta.abs().T @ reach).norm())
-    exact = torch.autograd.grad(value, [layer.weight for layer in sums], allow_unused=True)
-    for (layer, ours), true in zip(sums.items(), exact, strict=True):
-        other = torch.zeros_like(ours) if true is None else true @ directions[layer]
-        if float((ours - other).norm()) > 1e4 * torch.finfo(ours.dtype).eps * sizes[layer]:
-            name = names[id(layer.weight)]
-            raise ArgumentError(
-                "module",
-                f"uses {name!r} outside its own layer (shared or functional use)",
-                "give every use a Linear layer of its own",
-            )
+    layers = trained_layers(module)
+    blocks = []
+    for rows in torch.split(x, _rows_at_once(*check_uses(module, x))):
+        outputs, calls = trace(module, rows)
+        used = used_calls(calls, layers, len(rows))
+        parts = _factors(outputs, used, range(outputs.shape[1])).values()
+        total = outputs.new_zeros(len(rows), outputs.shape[1], outputs.shape[1])
+        for factors in parts:
+            total += shares.blocks(factors)
+        blocks.append(total)
+    return torch.cat(blocks)
 
 
-def _share(own: list[Call], trained: list[Call], deltas: Sequence[tuple[Tensor | None, ...]], full: bool) -> Tensor:
-    """One layer's Gram: a layer called twice has the sum of its calls as gradient, so all pairs of calls contribute."""
-    n = len(own[0].inputs)
-    k = len(deltas)
-    index = {id(call): position for position, call in enumerate(trained)}
-    total = torch.zeros((n, k, n, k) if full else (n, n), dtype=own[0].inputs.dtype, device=own[0].inputs.device)
-    for first in own:
-        for second in own:
-            weight, bias = first.layer.weight.requires_grad, first.layer.bias is not None and first.layer.bias.requires_grad
-            inner = first.inputs @ second.inputs.T if weight else torch.zeros_like(total[:, 0, :, 0] if full else total)
-            if bias:
-                inner = inner + 1
-            for a, left in enumerate(deltas):
-                for b, right in enumerate(deltas):
-                    if not full and a != b:
-                        continue
-                    d1, d2 = left[index[id(first)]], right[index[id(second)]]
-                    if d1 is None or d2 is None:  # this output does not depend on the layer
-                        continue
-                    if full:
-                        total[:, a, :, b] += inner * (d1 @ d2.T)
-                    else:
-                        total += inner * (d1 @ d2.T) / k
-    return total.reshape(n * k, n * k) if full else total
+def _factors(outputs: Tensor, used: Sequence[Call], group: Sequence[int]) -> dict[str, Factors]:
+    """Every layer's gradients of a group of outputs, in factors; layers that the group does not depend on are left out."""
+    values = [call.outputs for call in used]
+    found = [torch.autograd.grad(outputs[:, a].sum(), values, retain_graph=True, allow_unused=True) for a in group]
+    parts: dict[str, Factors] = {}
+    for name in dict.fromkeys(call.name for call in used):
+        own = [index for index, call in enumerate(used) if call.name == name and any(each[index] is not None for each in found)]
+        if own:
+            deltas = [torch.stack([_signals(used[index], each[index]) for each in found], dim=1) for index in own]
+            inputs = tuple(used[index].inputs for index in own)
+            parts[name] = Factors(used[own[0]].layer, inputs, deltas[0] if len(own) == 1 else torch.cat(deltas, dim=3))
+    return parts
+
+
+def _signals(call: Call, delta: Tensor | None) -> Tensor:
+    return signals(call.layer, torch.zeros_like(call.outputs) if delta is None else delta)
+
+
+def _output_bytes(outputs: Tensor, used: Sequence[Call]) -> int:
+    """What the derivatives of one output in all layers take, and once more for their arrangement."""
+    return max(1, 2 * sum(call.outputs.numel() for call in used) * outputs.element_size())
+
+
+def _groups(outputs: Tensor, used: Sequence[Call]) -> list[range]:
+    """All outputs, as many at once as memory allows for."""
+    k, some = outputs.shape[1], max(1, shares.BYTES // _output_bytes(outputs, used))
+    return [range(first, min(first + some, k)) for first in range(0, k, some)]
+
+
+def _rows_at_once(outputs: Tensor, used: Sequence[Call]) -> int:
+    """How many rows keep the derivatives of all outputs in all layers within memory, told from a few rows."""
+    return max(1, shares.BYTES * len(outputs) // (_output_bytes(outputs, used) * outputs.shape[1]))

@@ -1,4 +1,4 @@
-"""One forward and one backward pass that record what every linear layer saw: its inputs and the outputs' derivatives."""
+"""One forward pass that records what every linear layer and convolution saw: its inputs, and its outputs in the graph."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
+from zeroloss.gram.positions import Layer, is_layer
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One use of one linear layer in a forward pass.
+    """One use of one layer in a forward pass.
 
     Args:
         name: the layer's dotted name.
-        layer: the layer.
-        inputs: h, n×d_in.
-        outputs: z, n×d_out, still in the graph.
+        layer: the layer, of a kind in :data:`zeroloss.gram.positions.KINDS`.
+        inputs: h, as the layer took them: n×d, n×tokens×d, or n×channels×height×width.
+        outputs: z, as the layer gave them, still in the graph.
     """
 
     name: str
-    layer: nn.Linear
+    layer: Layer
     inputs: Tensor
     outputs: Tensor
 
 
 def trace(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Call]]:
-    """Run the module once and record every call of a linear layer.
+    """Run the module once and record every call of a linear layer or a convolution.
 
     Args:
         module: any module; it is left as it was.
-        x: n×d inputs, converted to the module's dtype and device.
+        x: inputs, one a row, converted to the module's dtype and device.
 
     Returns:
         The outputs as n×k, and the calls in the order in which they ran.
@@ -43,11 +44,11 @@ def trace(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Call]]:
         ArgumentError: where the outputs are not one row an input, or a layer mixes samples.
     """
     refuse_mixing(module)
-    names = {layer: name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    names = {layer: name for name, layer in module.named_modules() if is_layer(layer)}
     calls: list[Call] = []
 
     def record(layer: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> Tensor:
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
         calls.append(Call(names[layer], layer, arguments[0].detach(), result))
         return result.clone()  # an activation that works in place must not overwrite what was recorded
 
@@ -88,7 +89,7 @@ def forward(module: nn.Module, x: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def hooks(layers: dict[nn.Linear, str], record: object) -> Iterator[None]:
+def hooks(layers: dict[nn.Module, str], record: object) -> Iterator[None]:
     """Register a forward hook on every layer for the length of a block, and take it off again whatever happens."""
     handles = [layer.register_forward_hook(record) for layer in layers]  # type: ignore[arg-type]
     try:
