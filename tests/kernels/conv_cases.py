@@ -77,7 +77,7 @@ def finite_kernels(module: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad
     ]
-    output = module(x.to(next(module.parameters()).dtype).requires_grad_())[:, 0].sum()
+    output = module(x.detach().to(next(module.parameters()).dtype))[:, 0].sum()
     for handle in handles:
         handle.remove()
     deltas = torch.autograd.grad(output, [result for _, _, result in calls.values()])
@@ -85,8 +85,7 @@ def finite_kernels(module: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor
     for (name, (layer, inputs, _)), delta in zip(calls.items(), deltas, strict=True):
         patches = inputs.detach()
         if isinstance(layer, nn.Conv2d):
-            mode = "circular" if layer.padding_mode == "circular" else "constant"
-            high, wide = layer.padding
+            mode, (high, wide) = "circular" if layer.padding_mode == "circular" else "constant", layer.padding
             patches = functional.unfold(
                 functional.pad(patches, (wide, wide, high, high), mode=mode), layer.kernel_size, stride=layer.stride
             )
@@ -109,3 +108,10 @@ def mean_kernels(build, x: torch.Tensor, draws: int) -> dict[str, torch.Tensor]:
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
+
+
+def relu_pair(sii: float, sij: float, sjj: float) -> tuple[float, float]:
+    """E[relu(u) relu(v)] and E[relu'(u) relu'(v)] (THEORY 3.6)."""
+    size = math.sqrt(sii * sjj)
+    theta = math.acos(max(-1.0, min(1.0, sij / size)))
+    return size * (math.sin(theta) + (math.pi - theta) * math.cos(theta)) / (2 * math.pi), (math.pi - theta) / (2 * math.pi)

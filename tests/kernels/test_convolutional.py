@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from tests.cases import rows
-from tests.kernels.conv_cases import C_RES, cnn, conv_resnet, finite_kernels, images, mean_kernels, relative
+from tests.kernels.conv_cases import C_RES, cnn, conv_resnet, finite_kernels, images, mean_kernels, relative, relu_pair
 from zeroloss import fully_connected, limit_kernel
 from zeroloss.kernels import layer_kernels, tiles
+from zeroloss.kernels.patches import patches_of
 from zeroloss.networks import GaussianConv2d, GaussianLinear, Residual
 
 NETS = {
@@ -23,13 +24,6 @@ NETS = {
     "cnn-circular": lambda shape, m, seed=0: cnn(shape, m, 3, (1, 3), "circular", seed=seed),
 }
 nets = pytest.mark.parametrize("build", NETS.values(), ids=NETS.keys())
-
-
-def relu_pair(sii: float, sij: float, sjj: float) -> tuple[float, float]:
-    """E[relu(u) relu(v)] and E[relu'(u) relu'(v)] (THEORY 3.6)."""
-    size = math.sqrt(sii * sjj)
-    theta = math.acos(max(-1.0, min(1.0, sij / size)))
-    return size * (math.sin(theta) + (math.pi - theta) * math.cos(theta)) / (2 * math.pi), (math.pi - theta) / (2 * math.pi)
 
 
 def twin(x: torch.Tensor, depth: int, kernel: tuple[int, int]) -> torch.Tensor:
@@ -124,6 +118,29 @@ def test_the_finite_kernel_is_automatic_differentiations():
         assert torch.allclose(share, gradients @ gradients.T, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"kernel_size": (3, 2), "stride": (2, 1)},
+        {"kernel_size": 3, "padding": (0, 2), "stride": (1, 3)},
+        {"kernel_size": (1, 3), "padding": "same"},
+        {"kernel_size": (5, 3), "padding": (2, 1), "padding_mode": "circular"},
+        {"kernel_size": (2, 3), "padding": (1, 2), "stride": 2, "padding_mode": "circular"},
+        {"kernel_size": (7, 7), "padding": 3},
+    ],
+    ids=str,
+)
+def test_patch_sums_are_torchs_convolution_with_ones(geometry):
+    layer = nn.Conv2d(1, 1, bias=False, dtype=torch.float64, **geometry)
+    torch.nn.init.ones_(layer.weight)
+    values = torch.rand(2, 3, 6, 5, dtype=torch.float64)
+    exact = layer(values.reshape(6, 1, 6, 5)).reshape(2, 3, *layer(values[:1, :1]).shape[2:])
+    patches = patches_of(layer, "0")
+    assert torch.allclose(patches.sums(values), exact, rtol=1e-14)
+    assert patches.out_size((6, 5)) == tuple(exact.shape[2:])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 def test_torchs_own_convolutions_with_bias_stride_and_padding():
     """Strides, one-sided borders, a branch inside a Residual; the uniform first layer is near enough to Gaussian at fan-in 27."""
 
@@ -203,7 +220,7 @@ def test_blocks_operators_and_tiles_give_one_kernel(build, monkeypatch):
     assert torch.allclose(kernel(x[:4], x[4:]), whole[:4, 4:], rtol=1e-12)
     vectors = np.random.default_rng(0).standard_normal((9, 3))
     assert np.allclose(kernel.operator(x) @ vectors, whole.numpy() @ vectors, rtol=1e-11)
-    monkeypatch.setattr(tiles, "BUDGET", 8 * 6 * (tiles.COPIES + 1) * 16)  # tiles of four by four
+    monkeypatch.setattr(tiles, "BUDGET", 8 * 6 * (tiles.COPIES + 1) * 36)  # tiles of six by six
     small = kernel(x)
     assert torch.allclose(small, whole, rtol=1e-12)
     assert torch.equal(small, small.T)

@@ -46,7 +46,7 @@ def printed_resnet(
         >>> printed_resnet(x, 3).shape
         torch.Size([4, 2, 2])
     """
-    return _shares(x[:, :, None, None], depth, (1, 1), activation, c_res)
+    return _shares(x.detach()[:, :, None, None], depth, (1, 1), activation, c_res)
 
 
 def printed_conv_resnet(
@@ -79,7 +79,7 @@ def printed_conv_resnet(
     """
     if any(size % 2 == 0 for size in kernel):
         raise ArgumentError("kernel", f"is {kernel}", "pass two odd sizes")
-    shares = _shares(x, depth, kernel, activation, c_res)
+    shares = _shares(x.detach(), depth, kernel, activation, c_res)
     shares[depth - 1] /= (c_res / depth) ** 2  # T5
     return shares
 
