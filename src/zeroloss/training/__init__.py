@@ -3,6 +3,7 @@
 from zeroloss.training.batches import Batches, make_batches
 from zeroloss.training.checkpoint import replace_file
 from zeroloss.training.descent import descend, powers_of_two
+from zeroloss.training.flow import Flow, gradient_flow
 from zeroloss.training.function_space import forecast_descent
 from zeroloss.training.linearised import Linearised, linearise, predict_descent
 from zeroloss.training.losses import LOSSES, Loss, find_loss
@@ -15,6 +16,7 @@ __all__ = [
     "FULL_GRAM",
     "LOSSES",
     "Batches",
+    "Flow",
     "Linearised",
     "Loss",
     "Probe",
@@ -27,6 +29,7 @@ __all__ = [
     "expected_smoothness",
     "find_loss",
     "forecast_descent",
+    "gradient_flow",
     "linearise",
     "make_batches",
     "powers_of_two",
