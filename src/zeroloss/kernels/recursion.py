@@ -6,12 +6,14 @@ $S \mapsto v\,m\,S$ and $T \mapsto v\,m\,T + [\text{trained}]\,m\,S$; an activat
 A convolution does the same to patch sums of both. Of images the state holds every pixel, both inputs at the same one: independent
 weights pair no others. Flatten joins the pixels by their mean, which is what a coordinate drawn from any of them has.
 Widths stay as factors, so the result is in the units of the finite Gram (THEORY 1.3, 3.3 to 3.5).
+Where an activation follows a skip there is no closed form, and the state is sampled (:mod:`zeroloss.kernels.particles`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -20,8 +22,9 @@ from torch import Tensor, nn
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
+from zeroloss.kernels.particles import Draws, Law, both, gaussian_particles, then
 from zeroloss.kernels.patches import patches_of
-from zeroloss.networks import GaussianConv2d, GaussianLinear, Residual, Scale, activation_of
+from zeroloss.networks import Activation, GaussianConv2d, GaussianLinear, Residual, Scale, activation_of
 
 POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -38,6 +41,8 @@ class State:
         width: how many coordinates the layer has, at each pixel.
         gaussian: whether the coordinate is a Gaussian pre-activation.
         fresh: whether new weights lie between it and where the current branch began, so that its coordinates are independent of those.
+        law: how to sample the coordinate, None before the first weights.
+        draws: where samples come from, None where the module needs none.
     """
 
     pairs: Pairs
@@ -47,6 +52,8 @@ class State:
     width: int
     gaussian: bool
     fresh: bool = False
+    law: Law | None = None
+    draws: Draws | None = None
 
     @property
     def pixels(self) -> torch.Size:
@@ -60,7 +67,11 @@ class State:
 
 
 def walk(
-    module: nn.Module, x1: Float[Tensor, n1 * shape], x2: Float[Tensor, n2 * shape] | None, parts: Mapping[nn.Module, int]
+    module: nn.Module,
+    x1: Float[Tensor, n1 * shape],
+    x2: Float[Tensor, n2 * shape] | None,
+    parts: Mapping[nn.Module, int],
+    draws: Draws | None = None,
 ) -> State:
     """Carry the inputs' moments through the module.
 
@@ -69,6 +80,7 @@ def walk(
         x1: n1×d rows or n1×c×h×w images, float64.
         x2: n2 of the same, or None for the first set with itself.
         parts: which slice of the tangent kernel each trained layer adds to.
+        draws: where particles come from, for a module that needs them (which takes one set of inputs, x2 None).
 
     Returns:
         The state of the module's output coordinate, over all pixels where the output is an image.
@@ -82,6 +94,7 @@ def walk(
         pairs.versine.new_zeros(count, *x1.shape[2:], *pairs.versine.shape[:2]).movedim((-2, -1), (1, 2)),
         width=x1.shape[1],
         gaussian=False,
+        draws=draws,
     )
     return _join(advance(module, start, parts, name="module"))
 
@@ -119,21 +132,14 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
             mean_left=state.mean_left * factor,
             mean_right=state.mean_right * factor,
             tangent=state.tangent * factor**2,
+            law=then(state.law, lambda particles: particles.times(factor)),
         )
     if isinstance(module, nn.Flatten):
         return _flatten(module, state, name)
     if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and not module.training):
         return state
     if (sigma := activation_of(module)) is not None:
-        if not state.gaussian:
-            raise ArgumentError(
-                "module",
-                f"applies {type(module).__name__} at {name!r} to something that is not a Gaussian pre-activation",
-                "put a Linear or Conv2d layer right before every activation",
-            )
-        after = dual(sigma, state.pairs)
-        tangent = state.tangent * after.slope
-        return State(after.pairs, after.mean_left, after.mean_right, tangent, state.width, gaussian=False, fresh=state.fresh)
+        return _activation(sigma, state) if state.gaussian else _sampled_activation(sigma, state, name)
     if isinstance(module, POOLS):
         raise ArgumentError(
             "module",
@@ -206,7 +212,17 @@ def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapp
         if part is not None and layer.bias.requires_grad:
             tangent[part] += 1.0
     zeros = torch.zeros_like
-    return State(pairs, zeros(pairs.left), zeros(pairs.right), tangent, width, gaussian=True, fresh=True)
+    return State(
+        pairs,
+        zeros(pairs.left),
+        zeros(pairs.right),
+        tangent,
+        width,
+        gaussian=True,
+        fresh=True,
+        law=partial(gaussian_particles, pairs, tangent),
+        draws=state.draws,
+    )
 
 
 def _flatten(module: nn.Flatten, state: State, name: str) -> State:
@@ -237,7 +253,33 @@ def _join(state: State) -> State:
         tangent=mean(state.tangent),
         width=state.width * count,
         gaussian=state.gaussian and count == 1,
+        law=None,  # a mixture over pixels
     )
+
+
+def _activation(sigma: Activation, state: State) -> State:
+    after = dual(sigma, state.pairs)
+    return replace(
+        state,
+        pairs=after.pairs,
+        mean_left=after.mean_left,
+        mean_right=after.mean_right,
+        tangent=state.tangent * after.slope,
+        gaussian=False,
+        law=then(state.law, lambda particles: particles.through(sigma)),
+    )
+
+
+def _sampled_activation(sigma: Activation, state: State, name: str) -> State:
+    if state.law is None or state.draws is None:
+        raise ArgumentError(
+            "module",
+            f"applies {sigma.name} at {name!r} to something that is not a Gaussian pre-activation",
+            "put a Linear or Conv2d layer right before every activation",
+        )
+    after = state.law(state.draws).through(sigma)
+    mean = after.mean
+    return replace(state, pairs=after.pairs, mean_left=mean, mean_right=mean, tangent=after.tangent, law=lambda _: after)
 
 
 def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
@@ -270,4 +312,6 @@ def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: 
         state.width,
         gaussian=state.gaussian and branch.gaussian,
         fresh=state.fresh,
+        law=both(state.law, branch.law),
+        draws=state.draws,
     )

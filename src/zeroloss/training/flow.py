@@ -95,7 +95,9 @@ def gradient_flow(
     with torch.no_grad():
         shape = forward(exact, x).shape
     if shape != y.shape:
-        raise ArgumentError("module", f"returns {shape[1]} outputs for targets with {y.shape[1]}", "build it with outputs=data.outputs")
+        raise ArgumentError(
+            "module", f"returns {shape[1]} outputs for targets with {y.shape[1]}", "build it with outputs=data.outputs"
+        )
 
     def put(state: NDArray[np.float64]) -> None:
         vector_to_parameters(torch.from_numpy(state).to(x.device), trained)
@@ -124,7 +126,8 @@ def gradient_flow(
         if solver.status != "running":
             break
         message = solver.step()
-        if solver.status == "failed":
+        failed: str = solver.status
+        if failed == "failed":
             status, reason = Status.DIVERGED, f"the solver stopped at time {times[-1]:.6g}: {message}"
             break
         put(solver.y)
