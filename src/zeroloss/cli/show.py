@@ -97,7 +97,7 @@ def show_networks(out: Console, networks: Iterable[NetworkResult]) -> None:
     for name in ("status", "steps", "forecast", "loss ratio", "condition"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for n in networks:
-        never = f"> {n.steps:,}" if n.forecast.bounded else "never"
+        never = "> budget" if n.forecast.bounded else "never"
         told = never if n.forecast.steps is None else f"{n.forecast.steps:,}"
         row = (f"{n.steps:,}", told, number(n.loss_ratio), number(n.forecast.condition))
         table.add_row(escape(n.spec.name), status(n.status), *row)
