@@ -273,7 +273,7 @@ def test_a_stochastic_run_cut_anywhere_resumes_to_the_bit(tmp_path, dtype, repla
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), net.parameters(), strict=True))
 
 
-KILLED = {"step": 0.01, "batch": 3, "momentum": 0.9, "schedule": ((60, 0.5),), "max_steps": 150, "until": 0.0}
+KILLED = {"step": 0.01, "batch": 3, "momentum": 0.9, "schedule": ((60, 0.5),), "max_steps": 400, "until": 0.0}
 PROGRAM = """
 import sys, zeroloss.training.descent as d
 from tests.training.test_stochastic import KILLED, build, labelled, torch
@@ -295,7 +295,7 @@ def test_kill_9_in_the_middle_of_a_stochastic_run_changes_nothing(tmp_path):
     process.stdout.close()
     seen: list[int] = []
     run = descend(resumed, labelled(8, 6), checkpoint=path, progress=lambda k, _: seen.append(k), **KILLED)
-    assert 48 < seen[0] <= 150  # it went on, and did not start again
+    assert seen[0] >= 48  # it went on; from the start the first would be 16
     assert torch.equal(run.loss, expected.loss)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 

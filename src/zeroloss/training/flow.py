@@ -126,8 +126,7 @@ def gradient_flow(
         if solver.status != "running":
             break
         message = solver.step()
-        failed: str = solver.status
-        if failed == "failed":
+        if message is not None:
             status, reason = Status.DIVERGED, f"the solver stopped at time {times[-1]:.6g}: {message}"
             break
         put(solver.y)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zeroloss.data import Dataset
 from zeroloss.gram import Call, layer_grams, match, trace
-from zeroloss.spectrum import extremes, spectral_norm
+from zeroloss.spectrum import spectral_norm
 from zeroloss.training.linearised import linearise
 from zeroloss.training.losses import Loss
 from zeroloss.training.trajectory import Probe
@@ -36,7 +36,7 @@ class Prober:
         self._x, self._y = match(start, data.x), match(start, data.y)
         self._weights = {name: p.detach().clone() for name, p in start.named_parameters() if p.requires_grad}
         self._gram, self._last = self._grams(start)
-        self._gram_norm = extremes(self._gram).largest
+        self._gram_norm = _norm(self._gram)
         outputs, calls = trace(start, self._x)
         self._signs = _signs(calls)
         self._loss, self._step, self._forecasts = loss, step, forecasts
@@ -64,21 +64,21 @@ class Prober:
         each, derivative = self._loss.value(seen, self._y), self._loss.gradient(seen, self._y)
         gradient = torch.autograd.grad(outputs, list(trained.values()), derivative, allow_unused=True)
         gram, last = self._grams(now)
-        ends, last_ends = extremes(gram), extremes(last)
+        linear = linearise(gram, seen - self._y)  # its decomposition gives the ends of the spectrum too
         moved = {name: trained[name].detach() - start for name, start in self._weights.items()}
         loss = float(each.sum())
         left = None
         if self._forecasts:
-            left = linearise(gram, seen - self._y).steps_to(self._step, self._target / loss) if loss > 0 else 0
+            left = linear.steps_to(self._step, self._target / loss) if loss > 0 else 0
         return Probe(
             step=step,
             loss=loss,
             largest_loss=float(each.max()),
             gradient_norm=math.sqrt(sum(float(g.square().sum()) for g in gradient if g is not None)),
-            smallest=ends.smallest,
-            largest=ends.largest,
+            smallest=float(linear.eigenvalues[0]),
+            largest=float(linear.eigenvalues[-1]),
             gram_drift=_share(_norm(gram - self._gram), self._gram_norm),
-            last_hidden_smallest=last_ends.smallest,
+            last_hidden_smallest=float(torch.linalg.eigvalsh(last)[0]),
             last_hidden_drift=_norm(last - self._last),
             weight_drift={name: spectral_norm(_matrix(m)) for name, m in moved.items()},
             weight_drift_frobenius={name: float(m.norm()) for name, m in moved.items()},
@@ -110,8 +110,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _norm(matrix: Tensor) -> float:
-    ends = extremes(matrix)
-    return max(abs(ends.smallest), abs(ends.largest))
+    return float(torch.linalg.eigvalsh(matrix).abs().max())
 
 
 def _signs(calls: list[Call]) -> list[Tensor]:
