@@ -61,11 +61,15 @@ def hermite_coefficients(activation: Activation, variance: Float[Tensor, " n"]) 
         >>> hermite_coefficients(find_activation("swish"), torch.ones(1, dtype=torch.float64)).slope[0]  # E sigma' = 1/2
         tensor([0.5000], dtype=torch.float64)
     """
-    bands = _bands(activation, variance)
-    terms = max(len(band.value) for band in bands)
+    # one number of terms for all: what is dropped from one of two near variances and kept in the other would be a distance of theirs
+    least, terms = 0, len(_quadrature(activation, variance[-1:]).value)
+    while least < terms:
+        least = terms
+        bands = _bands(activation, variance, least)
+        terms = max(len(band.value) for band in bands)
     found = Coefficients(
-        torch.cat([_padded(band.value, terms) for band in bands], 1),
-        torch.cat([_padded(band.slope, terms) for band in bands], 1),
+        torch.cat([band.value for band in bands], 1),
+        torch.cat([band.slope for band in bands], 1),
         torch.cat([band.second for band in bands]),
         torch.cat([band.second_slope for band in bands]),
     )
@@ -73,25 +77,25 @@ def hermite_coefficients(activation: Activation, variance: Float[Tensor, " n"]) 
     return found
 
 
-def _bands(activation: Activation, variance: Tensor) -> list[Coefficients]:
+def _bands(activation: Activation, variance: Tensor, least: int) -> list[Coefficients]:
     if len(variance) <= 2 * NODES:
-        return [_quadrature(activation, variance)]
+        return [_quadrature(activation, variance, least)]
     positive = variance > 0
     if not bool(positive.all()):
-        return [_quadrature(activation, variance[~positive]), *_bands(activation, variance[positive])]
+        return [_quadrature(activation, variance[~positive], least), *_bands(activation, variance[positive], least)]
     low, high = math.log(float(variance[0])), math.log(float(variance[-1]))
-    if high - low <= math.log(BAND) and (band := _interpolated(activation, variance, low, high)) is not None:
+    if high - low <= math.log(BAND) and (band := _interpolated(activation, variance, low, high, least)) is not None:
         return [band]
     middle = variance.log() < (low + high) / 2
-    return [*_bands(activation, variance[middle]), *_bands(activation, variance[~middle])]
+    return [*_bands(activation, variance[middle], least), *_bands(activation, variance[~middle], least)]
 
 
-def _interpolated(activation: Activation, variance: Tensor, low: float, high: float) -> Coefficients | None:
+def _interpolated(activation: Activation, variance: Tensor, low: float, high: float, least: int) -> Coefficients | None:
     """The coefficients from Chebyshev nodes in the logarithm of the variance, or None where so few nodes do not resolve them."""
     order = torch.arange(NODES, dtype=variance.dtype, device=variance.device)
-    angles = math.pi * (order + 0.5) / NODES
-    nodes = _quadrature(activation, torch.exp((low + high) / 2 + (high - low) / 2 * angles.cos()))
-    transform = 2 / NODES * torch.cos(angles * order[:, None])
+    # angles modulo a whole turn, so that high orders lose no digits
+    transform = 2 / NODES * torch.cos(math.pi / (2 * NODES) * ((2 * order + 1) * order[:, None] % (4 * NODES)))
+    nodes = _quadrature(activation, torch.exp((low + high) / 2 + (high - low) / 2 * (NODES / 2 * transform[1])), least)
     transform[0] /= 2
     place = ((2 * variance.log() - low - high) / (high - low)).clamp(-1, 1)
     basis = torch.cos(order[:, None] * place.acos())
@@ -109,7 +113,7 @@ def _interpolated(activation: Activation, variance: Tensor, low: float, high: fl
     return Coefficients(found[0], found[1], found[2][0], found[3][0])
 
 
-def _quadrature(activation: Activation, variance: Tensor) -> Coefficients:
+def _quadrature(activation: Activation, variance: Tensor, least: int = 0) -> Coefficients:
     """The coefficients by integration, until what they leave of the second moments is rounding."""
     z, weight = gaussian_rule(variance, activation.kinks)
     points = variance.sqrt()[:, None] * z
@@ -123,15 +127,11 @@ def _quadrature(activation: Activation, variance: Tensor) -> Coefficients:
         values.append((weighted * here).sum(1))
         slopes.append((weighted_slope * here).sum(1))
         rest, rest_slope = rest - values[-1] ** 2, rest_slope - slopes[-1] ** 2
-        # at least nine terms: the remainder of an odd or even function stands still at every other one
-        if k > 8 and bool((rest <= TAIL * second).all()) and bool((rest_slope <= 8 * TAIL * second_slope).all()):
+        # nine terms to begin with: the remainder of an odd or even function stands still at every other one
+        if k + 1 >= max(least, 9) and bool((rest <= TAIL * second).all()) and bool((rest_slope <= 8 * TAIL * second_slope).all()):
             break
         below, here = here, (z * here - math.sqrt(k) * below) / math.sqrt(k + 1)
     return Coefficients(torch.stack(values), torch.stack(slopes), second, second_slope)
-
-
-def _padded(rows: Tensor, terms: int) -> Tensor:
-    return torch.nn.functional.pad(rows, (0, 0, 0, terms - len(rows)))
 
 
 def _judge(activation: Activation, variance: Tensor, found: Coefficients) -> None:

@@ -103,7 +103,7 @@ def _powers(a: Tensor, b: Tensor, terms: list[int], rho: Tensor) -> Tensor:
 
 def _gaps(a: Tensor, b: Tensor) -> Tensor:
     r"""$\tfrac12\sum_m(a_m-b_m)^2$, the half distance that two variances leave at $\rho=1$."""
-    total = torch.zeros(torch.broadcast_shapes(a.shape[1:], b.shape[1:]), dtype=a.dtype, device=a.device)
+    total = torch.zeros((a.shape[1], b.shape[2], *a.shape[3:]), dtype=a.dtype, device=a.device)
     difference = torch.empty_like(total)
     for one, other in zip(a, b, strict=True):
         torch.sub(one, other, out=difference)
