@@ -17,30 +17,30 @@ NEAR = 0.02  # below this 1 - cosine a product of unit vectors keeps too few dig
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    r"""Second moments of a coordinate over two sets of inputs.
+    r"""Second moments of a coordinate over two sets of inputs; of images, at every pixel, both inputs at the same one.
 
     Args:
-        left: $S_{ii}$ of the first set, n1 (×P, where a coordinate has a place P, such as a pixel).
-        right: $S_{jj}$ of the second set, n2 (×P).
-        versine: $w_{ij} = 1 - S_{ij}/\sqrt{S_{ii}S_{jj}} \in [0, 2]$, n1×n2 (×P); exactly 0 where both inputs are one.
+        left: $S_{ii}$ of the first set, n1 (n1×h×w for images, and so below).
+        right: $S_{jj}$ of the second set, n2.
+        versine: $w_{ij} = 1 - S_{ij}/\sqrt{S_{ii}S_{jj}} \in [0, 2]$, n1×n2; exactly 0 where both inputs are one.
     """
 
-    left: Float[Tensor, n1 * p]
-    right: Float[Tensor, n2 * p]
-    versine: Float[Tensor, "n1 n2 *p"]
+    left: Float[Tensor, n1 * pixels]
+    right: Float[Tensor, n2 * pixels]
+    versine: Float[Tensor, "n1 n2 *pixels"]
 
     @property
-    def scale(self) -> Float[Tensor, "n1 n2 *p"]:
+    def scale(self) -> Float[Tensor, "n1 n2 *pixels"]:
         r"""$\sqrt{S_{ii}S_{jj}}$."""
         return _geometric_mean(self.left, self.right)
 
     @property
-    def products(self) -> Float[Tensor, "n1 n2 *p"]:
+    def products(self) -> Float[Tensor, "n1 n2 *pixels"]:
         r"""$S_{ij}$ itself."""
         return self.scale * (1 - self.versine)
 
     @property
-    def half_distances(self) -> Float[Tensor, "n1 n2 *p"]:
+    def half_distances(self) -> Float[Tensor, "n1 n2 *pixels"]:
         r"""$\tfrac12(S_{ii}+S_{jj}) - S_{ij} = \tfrac12\mathbb{E}(h_i-h_j)^2$, formed without cancellation."""
         return _norm_gap(self.left, self.right) + self.scale * self.versine
 
@@ -61,19 +61,19 @@ class Pairs:
 
 def _geometric_mean(left: Tensor, right: Tensor) -> Tensor:
     """sqrt(a b) without overflow, and exactly a where a = b, which makes the diagonal exact."""
-    roots = left.sqrt()[:, None] * right.sqrt()[None, :]
-    return torch.where(left[:, None] == right[None, :], left[:, None], roots)
+    roots = left.sqrt()[:, None] * right.sqrt()
+    return torch.where(left[:, None] == right, left[:, None], roots)
 
 
 def _norm_gap(left: Tensor, right: Tensor) -> Tensor:
-    return 0.5 * (left.sqrt()[:, None] - right.sqrt()[None, :]) ** 2
+    return 0.5 * (left.sqrt()[:, None] - right.sqrt()) ** 2
 
 
 def from_half_distances(left: Tensor, right: Tensor, half_distances: Tensor) -> Pairs:
     r"""The pairs whose half squared distances are given; the inverse of :attr:`Pairs.half_distances`.
 
     Args:
-        left: $S_{ii}$, n1.
+        left: $S_{ii}$, n1 (n1×h×w for images, and so below).
         right: $S_{jj}$, n2.
         half_distances: $\tfrac12(S_{ii}+S_{jj})-S_{ij}$, n1×n2.
 
@@ -91,7 +91,7 @@ def from_half_distances(left: Tensor, right: Tensor, half_distances: Tensor) -> 
     return Pairs(left, right, torch.where(scale > 0, versine.clamp(0, 2), torch.ones_like(scale)))
 
 
-def input_pairs(x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None = None) -> Pairs:
+def input_pairs(x1: Float[Tensor, "n1 d *pixels"], x2: Float[Tensor, "n2 d *pixels"] | None = None) -> Pairs:
     r"""Second moments of the inputs, $S_{ij} = \langle x_i, x_j\rangle/d$, exact to rounding for near duplicates too.
 
     $1-\cos$ comes from one matrix product; where it is below 0.02 it is formed again from the difference
@@ -99,8 +99,8 @@ def input_pairs(x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None = No
     $\|x_i\|-\|x_j\| = \langle\delta, x_i+x_j\rangle/(\|x_i\|+\|x_j\|)$.
 
     Args:
-        x1: n1×d rows, float64.
-        x2: n2×d rows, or None for the first set against itself, which makes the diagonal exact.
+        x1: n1×d rows, or n1×d×h×w images of d channels, which are taken pixel by pixel; float64.
+        x2: n2 of the same, or None for the first set against itself, which makes the diagonal exact.
 
     Returns:
         The pairs.
@@ -110,28 +110,39 @@ def input_pairs(x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None = No
         >>> float(input_pairs(x).versine[0, 1] / 5e-19)
         1.0
     """
-    other = x1 if x2 is None else x2
-    norms1, norms2 = torch.linalg.vector_norm(x1, dim=1), torch.linalg.vector_norm(other, dim=1)
-    unit1 = x1 / torch.where(norms1 > 0, norms1, torch.ones_like(norms1))[:, None]
-    unit2 = other / torch.where(norms2 > 0, norms2, torch.ones_like(norms2))[:, None]
-    versine = 1 - unit1 @ unit2.T  # a zero row gets 1, so its products are 0
+    points1 = _points(x1)
+    points2 = points1 if x2 is None else _points(x2)
+    norms1, norms2 = torch.linalg.vector_norm(points1, dim=2), torch.linalg.vector_norm(points2, dim=2)
+    unit1 = points1 / torch.where(norms1 > 0, norms1, torch.ones_like(norms1))[:, :, None]
+    unit2 = points2 / torch.where(norms2 > 0, norms2, torch.ones_like(norms2))[:, :, None]
+    versine = 1 - unit1 @ unit2.mT  # a zero point gets 1, so its products are 0
     close = torch.nonzero(versine < NEAR)
-    chunk = max(1, 4_000_000 // x1.shape[1])
+    d = x1.shape[1]
+    chunk = max(1, 1_000_000 // d)
     for start in range(0, len(close), chunk):
-        i, j = close[start : start + chunk].unbind(dim=1)
+        pixel, i, j = close[start : start + chunk].unbind(dim=1)
         # on the unit sphere the products below can neither overflow nor underflow; rounding a row to unit norm moves it by less
         # than half a unit in the last place, so exact differences are taken of the rows themselves
-        size = torch.maximum(norms1[i], norms2[j])[:, None]
-        a, b = x1[i] / size, other[j] / size
-        delta, na, nb = (x1[i] - other[j]) / size, norms1[i] / size[:, 0], norms2[j] / size[:, 0]
+        size = torch.maximum(norms1[pixel, i], norms2[pixel, j])[:, None]
+        a, b = points1[pixel, i] / size, points2[pixel, j] / size
+        delta = (points1[pixel, i] - points2[pixel, j]) / size
+        na, nb = norms1[pixel, i] / size[:, 0], norms2[pixel, j] / size[:, 0]
         gap = (delta * (a + b)).sum(dim=1) / (na + nb)
-        versine[i, j] = ((delta**2).sum(dim=1) - gap**2) / (2 * na * nb)
+        versine[pixel, i, j] = ((delta**2).sum(dim=1) - gap**2) / (2 * na * nb)
     versine = versine.clamp(0, 2)
     if x2 is None:
-        versine = (versine + versine.T) / 2
-        versine.fill_diagonal_(0)
-        zero = norms1 == 0
-        versine[zero] = 1
-        versine[:, zero] = 1
-    d = x1.shape[1]
-    return Pairs(norms1**2 / d, norms2**2 / d, versine)
+        versine = (versine + versine.mT) / 2
+        versine.diagonal(dim1=1, dim2=2).copy_(norms1 == 0)
+    pixels = x1.shape[2:]
+    left, right = norms1**2 / d, norms2**2 / d
+    return Pairs(_by_input(left, pixels), _by_input(right, pixels), _by_input(versine, pixels))
+
+
+def _points(x: Tensor) -> Tensor:
+    """Pixels×n×d: rows are images of one pixel."""
+    return x.reshape(*x.shape[:2], -1).permute(2, 0, 1).contiguous()
+
+
+def _by_input(values: Tensor, pixels: torch.Size) -> Tensor:
+    """Pixels last, as a view: in memory they stay first, where :meth:`zeroloss.kernels.patches.Patches.sums` adds them fastest."""
+    return values.reshape(*pixels, *values.shape[1:]).movedim(tuple(range(len(pixels))), tuple(range(-len(pixels), 0)))
