@@ -1,7 +1,8 @@
 r"""Dual activations: what a wide layer does to a pair of Gaussian pre-activations (THEORY 3.6).
 
 For $(u,v)\sim N(0,S)$ each dual gives the moments of $\sigma(u),\sigma(v)$ as new :class:`Pairs`, the means, and
-$\mathbb{E}[\sigma'(u)\sigma'(v)]$. ReLU has a closed form; every smooth activation uses its Hermite series.
+$\mathbb{E}[\sigma'(u)\sigma'(v)]$. A function with its only kink at zero has a closed form, another piecewise linear one an
+integral over the angle; every smooth activation uses its Hermite series.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from zeroloss.kernels.hermite import hermite_coefficients
 from zeroloss.kernels.mehler import mehler_sums
 from zeroloss.kernels.pairs import Pairs, from_half_distances
+from zeroloss.kernels.piecewise import Pieces, pieces_of, piecewise_moments, piecewise_sums
 from zeroloss.networks import Activation
 
 
@@ -40,15 +42,20 @@ def dual(activation: Activation, pairs: Pairs) -> Dual:
     r"""The dual of an activation.
 
     Args:
-        activation: relu, or any smooth one.
+        activation: one of ours, or any elementwise function that :func:`zeroloss.networks.find_activation` accepts.
         pairs: the covariance of the pre-activations.
 
     Returns:
-        Its moments, exact to about 1e-15 relative to the diagonal. One exception: ReLU's slope has a square root at opposite inputs,
-        where it keeps 8 digits (absolute error below 1e-8).
+        Its moments, exact to about 1e-15 relative to the diagonal where it is smooth or has its only kink at zero, to about 1e-13 where
+        it is otherwise piecewise linear. One exception: a kink's slope has a square root at opposite inputs, where it keeps 8 digits
+        (absolute error below 1e-8).
 
     Raises:
-        ArgumentError: where the Hermite series of a steep activation at a large variance does not settle.
+        ArgumentError: where the Hermite series of a steep activation at a large variance, or of one with kinks between which it is
+            not linear, does not settle.
+
+    Warns:
+        PrecisionWarning: where that of an activation with kinks settles to fewer digits.
 
     Example:
         >>> from zeroloss.networks import find_activation
@@ -57,23 +64,37 @@ def dual(activation: Activation, pairs: Pairs) -> Dual:
         >>> float(result.pairs.left), float(result.slope)
         (0.5, 0.5)
     """
-    return _relu_dual(pairs) if activation.name == "relu" else _hermite_dual(activation, pairs)
+    pieces = pieces_of(activation)
+    if pieces is None:
+        return _hermite_dual(activation, pairs)
+    return _homogeneous_dual(pieces, pairs) if pieces.homogeneous else _piecewise_dual(pieces, pairs)
 
 
-def _relu_dual(pairs: Pairs) -> Dual:
-    r"""Cho and Saul's arc-cosine formulas in the versine.
+def _homogeneous_dual(pieces: Pieces, pairs: Pairs) -> Dual:
+    r"""Cho and Saul's arc-cosine formulas in the versine, for $\sigma(z)=\alpha z$ above zero and $\beta z$ below.
 
-    $\kappa_0 = 1-\theta/\pi$ and $1-\kappa_1 = w - (\sin\theta-\theta\cos\theta)/\pi$.
+    $\mathbb{E}[u_+v_+] = \tfrac12\sqrt{S_{ii}S_{jj}}\,\kappa_1(\rho)$, $\mathbb{E}[u_+(-v)_+]$ the same at $-\rho$, and
+    $\kappa_1(\rho) = \rho+\kappa_1(-\rho)$; so the versine becomes
+    $w - \tfrac{(\alpha-\beta)^2}{\alpha^2+\beta^2}\kappa_1(-\rho)$ with $\kappa_1(-\rho) = (\sin\theta-\theta\cos\theta)/\pi$.
     """
+    below, above = pieces.slopes
     theta = 2 * torch.asin((pairs.versine / 2).sqrt().clamp(max=1))
     square = theta**2
     # sin t - t cos t = t^3/3 - t^5/30 + t^7/840 - t^9/45360 + ...: below 0.1 the closed form would cancel
     series = theta * square / 3 * (1 - square / 10 * (1 - square / 28 * (1 - square / 54 * (1 - square / 88))))
     excess = torch.where(theta < 0.1, series, torch.sin(theta) - theta * torch.cos(theta))
-    versine = (pairs.versine - excess / math.pi).clamp(0, 2)
-    moments = Pairs(pairs.left / 2, pairs.right / 2, versine)
-    root = math.sqrt(2 * math.pi)
-    return Dual(moments, (1 - theta / math.pi) / 2, pairs.left.sqrt() / root, pairs.right.sqrt() / root)
+    power, turn = above**2 + below**2, theta / math.pi
+    versine = (pairs.versine - (above - below) ** 2 / power / math.pi * excess).clamp(0, 2)
+    moments = Pairs(pairs.left * (power / 2), pairs.right * (power / 2), versine)
+    mean = (above - below) / math.sqrt(2 * math.pi)
+    return Dual(moments, power / 2 * (1 - turn) + above * below * turn, pairs.left.sqrt() * mean, pairs.right.sqrt() * mean)
+
+
+def _piecewise_dual(pieces: Pieces, pairs: Pairs) -> Dual:
+    """Price's theorem, knot by knot."""
+    half, slope = piecewise_sums(pieces, pairs)
+    (mean, second), (mean_right, second_right) = (piecewise_moments(pieces, side) for side in (pairs.left, pairs.right))
+    return Dual(from_half_distances(second, second_right, half), slope, mean, mean_right)
 
 
 def _hermite_dual(activation: Activation, pairs: Pairs) -> Dual:
