@@ -173,13 +173,13 @@ def test_the_catalogue_is_complete_and_documented():
 def test_a_slope_needs_seeds_and_decades():
     short = sweep("weight_drift", -0.5, AZ)
     few_seeds = Sweep("s", AZ, tuple(p for p in short.points if p.seed < 3), {})
-    few_widths = Sweep("s", AZ, tuple(p for p in short.points if p.width < 256), {})
-    one_width = Sweep("s", AZ, tuple(p for p in short.points if p.width == 64), {})
+    few_widths = Sweep("s", AZ, tuple(p for p in short.points if p.at < 256), {})
+    one_width = Sweep("s", AZ, tuple(p for p in short.points if p.at == 64), {})
     not_positive = Sweep("s", AZ, (*short.points, Point(64, 0, {"weight_drift": 0.0})), {})
     for evidence, message in (
         (few_seeds, "3 seeds"),
-        (few_widths, "0.60 decades"),
-        (one_width, "1 widths below saturation"),
+        (few_widths, "0.60 decades of m"),
+        (one_width, "1 values of m below saturation"),
         (not_positive, "not positive"),
     ):
         verdict = find_claim("AZ-20").judge(evidence)

@@ -230,8 +230,9 @@ def test_experiments_measure_what_they_say(tmp_path):
     """The sweeps' quantities on one small network, against their definitions."""
     from zeroloss import limit_kernel, load
     from zeroloss.study.building import build
-    from zeroloss.study.experiments import SEEDS, Setting, kernels, pairs, widths
+    from zeroloss.study.experiments import kernels, pairs, widths
     from zeroloss.study.network_run import prepare
+    from zeroloss.study.setting import SEEDS, Setting
 
     data = load("digits", n=20, classes=(3, 8))
     spec = NetworkSpec("du", width=48, depth=2)
@@ -245,7 +246,7 @@ def test_experiments_measure_what_they_say(tmp_path):
     assert prepare(spec, data, TrainingSpec(device="cpu")).last_hidden_limit == pytest.approx(smallest, rel=1e-9)
 
     sweep = widths(setting)[0]
-    point = next(p for p in sweep.points if (p.width, p.seed) == (48, 0))
+    point = next(p for p in sweep.points if (p.at, p.seed) == (48, 0))
     twin, start = build(spec, 64, 1), build(spec, 64, 1)
     run = descend(twin, few, max_steps=32, until=0.0)
     norm = float((2 * run.loss[0]).sqrt())

@@ -56,7 +56,7 @@ def verdict(
 
 
 def judge_slope(claim: str, sweep: Sweep, slope: Slope, power: float, quantity: str) -> Verdict:
-    r"""The rule for an upper bound $Q \le C m^p$, logarithms of m allowed, in a sweep to infinity.
+    r"""The rule for an upper bound $Q \le C v^p$, logarithms of v allowed, in a sweep of v to infinity.
 
     Args:
         claim: its id.
@@ -66,11 +66,12 @@ def judge_slope(claim: str, sweep: Sweep, slope: Slope, power: float, quantity: 
         quantity: in words.
 
     Returns:
-        VIOLATED where the whole interval is above p for $Q$ and for $Q/\log m$; INCONCLUSIVE where only the first is, or where the
+        VIOLATED where the whole interval is above p for $Q$ and for $Q/\log v$; INCONCLUSIVE where only the first is, or where the
         fit should decide nothing; else HOLDS, tight where the interval contains p.
     """
     low, high = slope.interval
-    span = f"slope {slope.estimate:.3f} in m, 95 % interval [{low:.3f}, {high:.3f}], {slope.seeds} seeds, {slope.decades:.1f} decades"
+    v, seeds = sweep.variable, f"{slope.seeds} seeds, {slope.decades:.1f} decades"
+    span = f"slope {slope.estimate:.3f} in {v}, 95 % interval [{low:.3f}, {high:.3f}], {seeds}"
     if slope.problem:
         status, word = Judgement.INCONCLUSIVE, slope.problem
     elif low <= power <= high and high - low > WIDEST:
@@ -78,7 +79,7 @@ def judge_slope(claim: str, sweep: Sweep, slope: Slope, power: float, quantity: 
     elif low - slope.log_shift > power:
         status, word = Judgement.VIOLATED, f"above the bound {power:g}, with a logarithm allowed too"
     elif low > power:
-        status, word = Judgement.INCONCLUSIVE, f"above the bound {power:g}, but not with a logarithm of m allowed"
+        status, word = Judgement.INCONCLUSIVE, f"above the bound {power:g}, but not with a logarithm of {v} allowed"
     else:
         status, word = (
             Judgement.HOLDS,

@@ -45,34 +45,36 @@ class Run:
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement in a sweep over the width.
+    """One measurement in a sweep.
 
     Args:
-        width: m.
+        at: the swept variable's value: m, or another that the sweep names.
         seed: of the draw; the unit of resampling.
         values: quantity to value.
     """
 
-    width: int
+    at: int
     seed: int
     values: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The same measurement over widths and seeds.
+    """The same measurement over values of one variable, and over seeds.
 
     Args:
         subject: what was swept.
-        architecture: of the narrowest network; only the width differs in the others.
-        points: one a width and seed.
+        architecture: of the first network; only the swept variable differs in the others.
+        points: one a value and seed.
         facts: single numbers that belong to the whole sweep.
+        variable: its symbol, which goes to infinity: the width m, or the depth L or H.
     """
 
     subject: str
     architecture: Architecture
     points: tuple[Point, ...]
     facts: dict[str, float]
+    variable: str = "m"
 
 
 @dataclass(frozen=True)

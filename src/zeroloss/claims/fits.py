@@ -16,13 +16,13 @@ MIN_DECADES = 1.5
 
 @dataclass(frozen=True)
 class Slope:
-    r"""The exponent p in $Q \approx C m^p$.
+    r"""The exponent p in $Q \approx C v^p$, v being the swept variable.
 
     Args:
-        estimate: the mean over seeds of each seed's least-squares slope of $\log Q$ on $\log m$.
+        estimate: the mean over seeds of each seed's least-squares slope of $\log Q$ on $\log v$.
         interval: 95 %, Student's t over the seeds' slopes. (Not a bootstrap, which five
             seeds make far too narrow: docs/decisions/005.)
-        log_shift: how much lower the slope of $Q/\log m$ is: what a logarithm that the theorem hides may account for.
+        log_shift: how much lower the slope of $Q/\log v$ is: what a logarithm that the theorem hides may account for.
         seeds: how many.
         decades: the sweep's length.
         problem: empty, or why no verdict should rest on this fit.
@@ -37,12 +37,12 @@ class Slope:
 
 
 def fit_slope(sweep: Sweep, quantity: str, saturation: float = np.inf) -> Slope:
-    """Fit the exponent of one quantity against the width.
+    """Fit the exponent of one quantity against the swept variable.
 
     Args:
-        sweep: the measurements, every width with every seed.
+        sweep: the measurements, every value with every seed.
         quantity: a key of its points' values.
-        saturation: widths at which the quantity's geometric mean is above this are left out: a relative error near 1 cannot grow
+        saturation: values at which the quantity's geometric mean is above this are left out: a relative error near 1 cannot grow
             further, and would make a true bound look false.
 
     Returns:
@@ -57,20 +57,21 @@ def fit_slope(sweep: Sweep, quantity: str, saturation: float = np.inf) -> Slope:
         -0.5
     """
     seeds = sorted({p.seed for p in sweep.points})
-    every = sorted({p.width for p in sweep.points})
+    every = sorted({p.at for p in sweep.points})
     table = np.full((len(seeds), len(every)), np.nan)
     for p in sweep.points:
-        table[seeds.index(p.seed), every.index(p.width)] = p.values[quantity]
+        table[seeds.index(p.seed), every.index(p.at)] = p.values[quantity]
     nothing = (float("nan"), float("nan"))
     if not (np.isfinite(table).all() and (table > 0).all()):
         return Slope(float("nan"), nothing, 0.0, len(seeds), 0.0, f"{quantity} is not positive everywhere")
     kept = np.log(table).mean(axis=0) <= np.log(saturation)
-    widths = np.array(every, dtype=np.float64)[kept]
-    if len(widths) < 2:
-        return Slope(float("nan"), nothing, 0.0, len(seeds), 0.0, f"{len(widths)} widths below saturation, 2 are needed")
-    x = np.log(widths)
+    values = np.array(every, dtype=np.float64)[kept]
+    if len(values) < 2:
+        problem = f"{len(values)} values of {sweep.variable} below saturation, 2 are needed"
+        return Slope(float("nan"), nothing, 0.0, len(seeds), 0.0, problem)
+    x = np.log(values)
     slopes = np.array([_regress(x, line)[0] for line in np.log(table[:, kept])])
-    decades = float(np.log10(widths[-1] / widths[0]))
+    decades = float(np.log10(values[-1] / values[0]))
     spread = float(slopes.std(ddof=1)) / len(seeds) ** 0.5 if len(seeds) > 1 else float("inf")
     reach = float(stdtrit(max(len(seeds) - 1, 1), 0.975)) * spread
     estimate = float(slopes.mean())
@@ -78,8 +79,8 @@ def fit_slope(sweep: Sweep, quantity: str, saturation: float = np.inf) -> Slope:
     if len(seeds) < MIN_SEEDS:
         problem = f"{len(seeds)} seeds, {MIN_SEEDS} are needed"
     elif decades < MIN_DECADES - 1e-9:
-        problem = f"{decades:.2f} decades of width below saturation, {MIN_DECADES} are needed"
-    shift = _regress(x, np.log(x))[0] if widths[0] > 1 else 0.0
+        problem = f"{decades:.2f} decades of {sweep.variable} below saturation, {MIN_DECADES} are needed"
+    shift = _regress(x, np.log(x))[0] if values[0] > 1 else 0.0
     return Slope(estimate, (estimate - reach, estimate + reach), shift, len(seeds), decades, problem)
 
 

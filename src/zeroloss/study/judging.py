@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from zeroloss.claims import CLAIMS, Claim, Evidence, Judgement, Run, Sweep, Verdict, find_claim
 from zeroloss.data import load
 from zeroloss.errors import unknown_name
-from zeroloss.study.experiments import EXPERIMENTS, WIDTHS, Setting
+from zeroloss.study.experiments import EXPERIMENTS
 from zeroloss.study.network_run import prepare, train
+from zeroloss.study.setting import WIDTHS, Setting
 from zeroloss.study.specification import NetworkSpec, TrainingSpec
 
 # the standard setting of `check`: both papers' networks at sizes that take seconds

@@ -16,12 +16,12 @@ from zeroloss.claims import CLAIMS, Run
 from zeroloss.data import Dataset
 from zeroloss.errors import ArgumentError, FileError
 from zeroloss.study.building import find_device, load_data
-from zeroloss.study.experiments import Setting
 from zeroloss.study.explanation import explain_study
 from zeroloss.study.folder import claim_folder, default_folder, slug, write_table
 from zeroloss.study.judging import judge
 from zeroloss.study.network_run import Prepared, prepare, train
 from zeroloss.study.result import DataSummary, NetworkResult, StudyResult, read_result, write_result
+from zeroloss.study.setting import Setting
 from zeroloss.study.specification import NetworkSpec, Study
 from zeroloss.training import Trajectory
 
