@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 
 from zeroloss.claims.claim import Claim, judge_slope, verdict
 from zeroloss.claims.evidence import Differences, Padded, Run, Sweep
 from zeroloss.claims.fits import fit_slope
+from zeroloss.claims.rates import judge_rate
 from zeroloss.claims.verdict import Judgement, Verdict
 
 EXACT = 1e-12  # float64 padding
@@ -89,35 +89,9 @@ def rayleigh(evidence: Run) -> Verdict:
 
 
 def linear_rate(evidence: Run) -> Verdict:
-    r"""AZ-16: in each tenth of the run, $F$ falls at least like $e^{-\eta\lambda k}$, $\lambda$ the smallest eigenvalue of any probed Gram.
-
-    For a Gram that stands still the rate is at least $2\eta\lambda$, so half of it is asked for. A loss that falls like a power of
-    k has a rate that tends to 0 and is rejected. Only the first ten decades count: below lies the rounding of float32.
-    """
-    loss = evidence.loss.numpy()
-    lam = min((p.smallest for p in evidence.probes), default=math.nan)
-    largest = max((p.largest for p in evidence.probes), default=math.nan)
-    missing = ""
-    if evidence.separation <= 0:
-        missing = "two inputs are equal, which the theorem excludes"
-    elif not evidence.stable:
-        missing = "the step is beyond 2/lambda_max of the initial Gram, which the theorem excludes"
-    elif not lam > 1e-12 * largest:
-        missing = f"the smallest eigenvalue of the probed Grams, {lam:.3g}, gives no rate"
-    if missing:
-        return verdict("AZ-16", evidence, Judgement.NOT_APPLICABLE, None, 1.0, missing)
-    if not np.isfinite(loss).all():
-        return verdict("AZ-16", evidence, Judgement.VIOLATED, math.inf, 1.0, "the loss stopped being finite")
-    end = int(np.argmax(loss <= 1e-10 * loss[0])) if loss.min() <= 1e-10 * loss[0] else len(loss) - 1
-    if end < 20 or loss[0] <= 0:
-        return verdict("AZ-16", evidence, Judgement.INCONCLUSIVE, None, 1.0, f"only {end} steps; 20 are needed")
-    cuts = np.linspace(0, end, 11).round().astype(int)
-    rates = -np.diff(np.log(np.maximum(loss[cuts], 1e-300))) / np.diff(cuts)
-    asked = evidence.step_size * lam
-    slowest = float(rates.min()) / asked
-    status = Judgement.HOLDS if slowest >= 1 else Judgement.VIOLATED
-    reason = f"the loss falls by a factor e^-{rates.min():.3g} a step or more in every tenth of the run, {slowest:.2f} times eta lambda_min"
-    return verdict("AZ-16", evidence, status, slowest, 1.0, reason)
+    r"""AZ-16: in each tenth of the run $F$ falls at least like $e^{-\eta\lambda k}$; see :func:`judge_rate`."""
+    rate = judge_rate(evidence)
+    return verdict("AZ-16", evidence, rate.status, rate.slowest, 1.0, rate.reason)
 
 
 def weights_stay_close(evidence: Sweep) -> Verdict:
