@@ -9,7 +9,21 @@ import pytest
 import torch
 
 from zeroloss import CLAIMS
-from zeroloss.claims import Differences, Judgement, Padded, Point, Run, SmallestEigenvalue, Sweep, Verdict, find_claim
+from zeroloss.claims import (
+    Differences,
+    Gap,
+    Judgement,
+    LayerNorms,
+    OfNetworks,
+    Padded,
+    Point,
+    Rivals,
+    Run,
+    SmallestEigenvalue,
+    Sweep,
+    Verdict,
+    find_claim,
+)
 from zeroloss.data import pad
 from zeroloss.networks import Architecture
 from zeroloss.training import Probe
@@ -67,6 +81,49 @@ def sweep(
         for s in range(5)
     )
     return Sweep("a sweep", architecture, points, facts)
+
+
+def norms(mean: float = 1.0, spread: float = 0.05, draws: int = 20, preserving: bool = True, **changes: object) -> LayerNorms:
+    """Three layers, of which the second is off; the others keep norms."""
+    a = Architecture("cnn", "allen-zhu", (1, 8, 8), (64, 64, 64), 2, 1, "relu", kernel=(3, 3), padding="circular")
+    a = dataclasses.replace(a, **{k: v for k, v in changes.items() if k in ("activation", "padding", "kernel")})
+    noise = torch.randn(draws, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    past = {k: v for k, v in changes.items() if k in ("loss", "separation")}
+    return LayerNorms("a CNN", a, preserving, torch.tensor([1.0, mean, 1.0]) + spread * noise, run(a, **past))
+
+
+def growth(gain: float = 1.5, draws: int = 20, spread: float = 0.2, activation: str = "relu") -> Sweep:
+    """Norms that grow by 1 + gain tau^2 a layer; the bracket is gain in [1, 2]."""
+    generator = torch.Generator().manual_seed(0)
+    a = Architecture("resnet", "allen-zhu", 4, (64,) * 3, 2, 1, activation, tau=1.0, block=1)
+
+    def ratio(tau: float, depth: int) -> float:
+        return (1 + gain * tau**2) ** depth * math.exp(spread * tau * float(torch.randn((), generator=generator)))
+
+    points = tuple(
+        Point(depth, s, {"1": ratio(1, depth), "1/sqrt(L)": ratio(depth**-0.5, depth), "1/L": ratio(1 / depth, depth)})
+        for depth in (2, 8, 32)
+        for s in range(draws)
+    )
+    return Sweep("a ResNet", a, points, {}, "L")
+
+
+def depths(power: float, bound: float = 2.0, scale: float = 10.0, seeds: int = 5) -> Sweep:
+    """Steps like H^power under a bound like H^bound."""
+    generator = torch.Generator().manual_seed(0)
+    noise = {
+        (h, s): math.exp(0.02 * float(torch.randn((), generator=generator))) for h in (2, 4, 8, 16, 32, 64) for s in range(5)
+    }
+    points = tuple(
+        Point(h, s, {"steps": scale * h**power * e, "bound": 1000 * h**bound}) for (h, s), e in noise.items() if s < seeds
+    )
+    return Sweep("a ResNet", dataclasses.replace(DU, family="resnet"), points, {}, "H")
+
+
+def rivals(ours: float, printed: float, apart: float = 0.08, noise: float = 0.01) -> Rivals:
+    """Two quantities, one of which leaves no doubt."""
+    gaps = {"G": Gap(ours, printed, apart, noise), "S": Gap(0.01, 0.9, 0.9, 0.01)}
+    return Rivals("a ResNet", dataclasses.replace(DU, family="resnet"), gaps)
 
 
 def rows(n: int) -> torch.Tensor:
@@ -141,6 +198,46 @@ TABLE = [
     ("DU-08", run(AZ), ABSENT),
     ("DU-09", sweep("linear_gap", -0.5, DU), HOLDS),
     ("DU-09", sweep("linear_gap", 0.0, DU), VIOLATED),
+    ("AZ-27", norms(), HOLDS),
+    ("AZ-27", norms(mean=math.sqrt(2)), VIOLATED),  # a variance doubled in one layer
+    ("AZ-27", norms(mean=1 / math.sqrt(2)), VIOLATED),
+    ("AZ-27", norms(mean=math.nan), VIOLATED),
+    ("AZ-27", norms(loss=SLOW_TAIL), VIOLATED),
+    ("AZ-27", norms(mean=1.1), UNSURE),
+    ("AZ-27", norms(spread=0.5), UNSURE),  # too few draws for such a spread
+    ("AZ-27", norms(draws=4), UNSURE),
+    ("AZ-27", norms(loss=[0.8**k for k in range(10)]), UNSURE),
+    ("AZ-27", norms(padding="zeros", mean=0.9), ABSENT),
+    ("AZ-27", norms(padding="zeros", kernel=(1, 1)), HOLDS),  # a patch of one point has no border
+    ("AZ-27", norms(preserving=False, mean=3.0), ABSENT),
+    ("AZ-27", norms(activation="erf"), ABSENT),
+    ("AZ-27", norms(separation=0.0), ABSENT),
+    ("AZ-27", norms(separation=0.0, mean=math.sqrt(2)), VIOLATED),
+    ("AZ-28", growth(), HOLDS),
+    ("AZ-28", growth(gain=1.0), HOLDS),
+    ("AZ-28", growth(gain=2.0), HOLDS),
+    ("AZ-28", growth(gain=3.0), VIOLATED),  # as if the residual weights had twice the variance
+    ("AZ-28", growth(gain=0.7), VIOLATED),
+    ("AZ-28", growth(gain=math.nan), VIOLATED),
+    ("AZ-28", growth(draws=19), UNSURE),
+    ("AZ-28", growth(spread=6.0), UNSURE),
+    ("AZ-28", growth(activation="erf"), ABSENT),
+    ("DU-02", rivals(0.01, 0.08), HOLDS),
+    ("DU-02", rivals(0.08, 0.01), VIOLATED),  # the two exchanged
+    ("DU-02", rivals(0.05, 0.09), VIOLATED),  # nearer, but not twice
+    ("DU-02", rivals(math.nan, 0.08), VIOLATED),
+    ("DU-02", rivals(0.03, 0.05), UNSURE),  # noise explains it
+    ("DU-02", Rivals("r", DU, {"G": Gap(0.02, 0.03, 0.03, 0.02)}), UNSURE),
+    ("DU-02", Rivals("r", DU, {"G": Gap(0.02, 0.02, 0.0, 0.02)}), ABSENT),
+    ("DU-11", depths(0.0), HOLDS),
+    ("DU-11", depths(2.0), HOLDS),
+    ("DU-11", depths(3.0), VIOLATED),
+    ("DU-11", depths(0.0, bound=0.0), VIOLATED),  # a lambda that falls like 1/H, so that the text's n^2 would be right
+    ("DU-11", depths(0.0, scale=1e5), VIOLATED),  # more steps than the bound
+    ("DU-11", depths(2.2), UNSURE),  # within what a logarithm explains
+    ("DU-11", depths(0.0, seeds=4), UNSURE),
+    ("DU-11", depths(0.0, scale=math.nan), UNSURE),  # the target is never reached
+    ("DU-11", depths(0.0, bound=math.nan), ABSENT),
 ]
 
 
@@ -153,7 +250,7 @@ def test_verdicts(claim_id, evidence, status):
     assert (verdict.claim, verdict.status) == (claim_id, status), verdict.reason
     assert verdict.subject == evidence.subject
     assert len(verdict.reason) > 10
-    if isinstance(evidence, Run | Sweep):
+    if isinstance(evidence, OfNetworks):
         assert "proven regime" in verdict.regime
 
 
@@ -163,8 +260,8 @@ def test_each_claim_is_seen_to_hold_and_to_be_rejected():
 
 
 def test_the_catalogue_is_complete_and_documented():
-    wanted = ["AZ-00", "AZ-01", "AZ-02", "AZ-10", "AZ-13", "AZ-16", "AZ-20", "DU-01", "DU-03", "DU-06", "DU-07", "DU-08", "DU-09"]
-    assert [c.id for c in CLAIMS] == wanted
+    az, du = (0, 1, 2, 10, 13, 16, 20, 27, 28), (1, 2, 3, 6, 7, 8, 9, 11)
+    assert [c.id for c in CLAIMS] == [f"AZ-{i:02}" for i in az] + [f"DU-{i:02}" for i in du]
     assert all(c.statement and c.formula and c.source and c.provenance for c in CLAIMS)
     with pytest.raises(ValueError, match="did you mean 'AZ-01'"):
         find_claim("AZ-011")

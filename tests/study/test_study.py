@@ -164,14 +164,16 @@ def test_claims_are_judged_on_the_study(tmp_path):
     assert judged["AZ-00"] == judged["AZ-13"] == judged["DU-03"] == "HOLDS"
 
 
-@pytest.mark.parametrize("claim_id", ["AZ-00", "AZ-01", "AZ-02", "DU-03"])
+@pytest.mark.parametrize("claim_id", ["AZ-00", "AZ-01", "AZ-02", "AZ-27", "DU-03"])
 def test_check_one_claim(claim_id):
     verdict = check(claim_id)
     assert verdict.status == "HOLDS", verdict.reason
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim_id", ["AZ-10", "AZ-13", "AZ-16", "AZ-20", "DU-01", "DU-06", "DU-07", "DU-08", "DU-09"])
+@pytest.mark.parametrize(
+    "claim_id", ["AZ-10", "AZ-13", "AZ-16", "AZ-20", "AZ-28", "DU-01", "DU-02", "DU-06", "DU-07", "DU-08", "DU-09", "DU-11"]
+)
 def test_check_the_other_claims(claim_id):
     verdict = check(claim_id)
     assert verdict.status == "HOLDS", verdict.reason

@@ -2,7 +2,19 @@
 
 from zeroloss.claims.catalogue import CLAIMS, find_claim
 from zeroloss.claims.claim import Claim
-from zeroloss.claims.evidence import Differences, Evidence, Padded, Point, Run, SmallestEigenvalue, Sweep
+from zeroloss.claims.evidence import (
+    Differences,
+    Evidence,
+    Gap,
+    LayerNorms,
+    OfNetworks,
+    Padded,
+    Point,
+    Rivals,
+    Run,
+    SmallestEigenvalue,
+    Sweep,
+)
 from zeroloss.claims.verdict import Judgement, Verdict
 
 __all__ = [
@@ -10,9 +22,13 @@ __all__ = [
     "Claim",
     "Differences",
     "Evidence",
+    "Gap",
     "Judgement",
+    "LayerNorms",
+    "OfNetworks",
     "Padded",
     "Point",
+    "Rivals",
     "Run",
     "SmallestEigenvalue",
     "Sweep",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from zeroloss.claims.allen_zhu import ALLEN_ZHU
 from zeroloss.claims.claim import Claim
+from zeroloss.claims.corrections import CORRECTIONS
 from zeroloss.claims.du import DU
+from zeroloss.claims.extensions import EXTENSIONS
 from zeroloss.errors import unknown_name
 
-CLAIMS: tuple[Claim, ...] = ALLEN_ZHU + DU
+CLAIMS: tuple[Claim, ...] = tuple(sorted(ALLEN_ZHU + EXTENSIONS + DU + CORRECTIONS, key=lambda claim: claim.id))
 
 
 def find_claim(claim_id: str) -> Claim:

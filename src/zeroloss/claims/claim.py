@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zeroloss.claims.evidence import Evidence, Run, Sweep
+from zeroloss.claims.evidence import Evidence, OfNetworks, Run, Sweep
 from zeroloss.claims.fits import Slope
 from zeroloss.claims.regime import regime
 from zeroloss.claims.verdict import Judgement, Verdict
@@ -49,9 +49,9 @@ def verdict(
     interval: tuple[float, float] | None = None,
 ) -> Verdict:
     """A verdict about a piece of evidence, with the regime that its width is in."""
-    where = regime(evidence) if isinstance(evidence, Run) else ""
-    if isinstance(evidence, Sweep):
-        where = "outside the proven regime: widths of a laptop, far below any theorem's"
+    where = "outside the proven regime: widths of a laptop, far below any theorem's" if isinstance(evidence, OfNetworks) else ""
+    if isinstance(evidence, Run):
+        where = regime(evidence)
     return Verdict(claim, status, observed, bound, interval, reason, evidence.subject, where)
 
 
@@ -83,6 +83,6 @@ def judge_slope(claim: str, sweep: Sweep, slope: Slope, power: float, quantity: 
     else:
         status, word = (
             Judgement.HOLDS,
-            f"tight at {power:g}" if high >= power else f"steeper than the bound {power:g}: consistent",
+            f"tight at {power:g}" if high >= power else f"below the bound {power:g}: consistent",
         )
     return verdict(claim, sweep, status, slope.estimate, power, f"{quantity}: {span}; {word}", slope.interval)

@@ -117,4 +117,56 @@ class SmallestEigenvalue:
     parallel: int
 
 
-Evidence = Run | Sweep | Differences | Padded | SmallestEigenvalue
+@dataclass(frozen=True, eq=False)
+class LayerNorms:
+    r"""How the layers of a network keep the norm of its inputs, over draws; and a short run of it.
+
+    Args:
+        subject: the network's name.
+        architecture: what was drawn.
+        preserving: whether its variances are those that preserve norms.
+        ratios: $\|h_l\|/\|x\|$ over all points, mean over the inputs; one row a draw, one column a hidden layer.
+        run: of one of the draws.
+    """
+
+    subject: str
+    architecture: Architecture
+    preserving: bool
+    ratios: Float[Tensor, "draws layers"]
+    run: Run
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the mean of finite matrices is from two rival limits; every number relative to the norm of that mean.
+
+    Args:
+        ours: from the one that should be right.
+        printed: from the other.
+        apart: the two from each other.
+        noise: the standard error of the mean.
+    """
+
+    ours: float
+    printed: float
+    apart: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Finite networks against two recursions for their limit.
+
+    Args:
+        subject: the network's name.
+        architecture: what was drawn.
+        gaps: one a quantity.
+    """
+
+    subject: str
+    architecture: Architecture
+    gaps: dict[str, Gap]
+
+
+OfNetworks = Run | Sweep | LayerNorms | Rivals
+Evidence = OfNetworks | Differences | Padded | SmallestEigenvalue

@@ -14,6 +14,7 @@ from zeroloss.kernels import limit_kernel
 from zeroloss.networks import fully_connected
 from zeroloss.spectrum import extremes, spectral_norm
 from zeroloss.study.building import build, build_for, data_for, with_width
+from zeroloss.study.extensions import depths, growth, images, printed
 from zeroloss.study.setting import SEEDS, Setting
 from zeroloss.study.specification import NetworkSpec
 from zeroloss.training import descend
@@ -127,6 +128,10 @@ EXPERIMENTS: dict[str, Callable[[Setting], list[Evidence]]] = {
     "kernels": kernels,
     "pairs": pairs,
     "widths": widths,
+    "images": images,
+    "growth": growth,
+    "depths": depths,
+    "printed": printed,
 }
 
 

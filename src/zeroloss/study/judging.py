@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from zeroloss.claims import CLAIMS, Claim, Evidence, Judgement, Run, Sweep, Verdict, find_claim
+from zeroloss.claims import CLAIMS, Claim, Evidence, Judgement, OfNetworks, Run, Verdict, find_claim
 from zeroloss.data import load
 from zeroloss.errors import unknown_name
 from zeroloss.study.experiments import EXPERIMENTS
@@ -18,6 +18,18 @@ STANDARD = (
     NetworkSpec("DU fully connected, erf", "fully_connected", "du", "erf", 512, 2),
     NetworkSpec("DU ResNet, erf", "resnet", "du", "erf", 512, 2),
 )
+# what a claim about another kind of network brings with it, by the name of its experiment
+OWN = {
+    "images": (NetworkSpec("AZ CNN, ReLU", "cnn", "allen-zhu", "relu", 64, 2),),
+    "growth": (
+        NetworkSpec("AZ ResNet, ReLU", "resnet", "allen-zhu", "relu", 64, 2),
+        NetworkSpec("AZ ResNet of two-matrix blocks, ReLU", "resnet", "allen-zhu", "relu", 64, 2, block=2),
+    ),
+    "printed": (
+        NetworkSpec("DU ResNet, ReLU", "resnet", "du", "relu", 512, 4),
+        NetworkSpec("DU convolutional ResNet, ReLU", "conv_resnet", "du", "relu", 64, 3),
+    ),
+}
 _SEVERITY = (Judgement.NOT_APPLICABLE, Judgement.HOLDS, Judgement.INCONCLUSIVE, Judgement.VIOLATED)
 
 
@@ -68,9 +80,9 @@ def check(claim_id: str, budget: str = "quick") -> Verdict:
 
 
 def standard_setting(claim: Claim, budget: str) -> Setting:
-    """The setting of :func:`check`: the networks that the claim speaks of, trained only where it is judged on runs."""
+    """The setting of :func:`check`: networks that the claim speaks of, trained only where it is judged on runs."""
     data = load("digits", n=40, classes=(3, 8))
-    specs = tuple(s for s in STANDARD if claim.scheme in ("", s.scheme))
+    specs = OWN.get(claim.evidence) or tuple(s for s in STANDARD if claim.scheme in ("", s.scheme))
     runs: tuple[Run, ...] = ()
     if claim.evidence == "run":
         training = TrainingSpec(dtype="float64", device="cpu", max_steps=4000, until=1e-6)
@@ -79,7 +91,7 @@ def standard_setting(claim: Claim, budget: str) -> Setting:
 
 
 def _speaks_of(claim: Claim, evidence: Evidence) -> bool:
-    if claim.scheme and isinstance(evidence, Run | Sweep):
+    if claim.scheme and isinstance(evidence, OfNetworks):
         return evidence.architecture.scheme == claim.scheme
     return True
 
