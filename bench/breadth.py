@@ -128,12 +128,12 @@ def page(table: list[tuple[Row, StudyResult]]) -> str:
     head = [
         "# Breadth: every architecture, data set, kind of label and optimiser",
         "",
-        f"Written by `make breadth`: {len(table)} runs on {ROWS} rows each, {done} of which reached their target: squared loss below 1e-6 of "
-        f"its start on digits (3 against 8), below 1e-4 on CIFAR-10 (cat against dog; averaged to {SIDE}×{SIDE} for convolutional "
-        f"networks), or for cross-entropy 100 % training accuracy on ten classes. Inputs less their mean image, unit norm. Random labels are "
-        f"drawn anew for every row. Steps of GD are full batches; b=n draws n rows with replacement, b=10 and b=1 go through "
-        f"permutations; step sizes are `auto`. *Predicted* is the number of steps of the same run with the initial Gram held still; "
-        f"where it exceeds the budget the loss foretold for the budget's end stands beside it. "
+        f"Written by `make breadth`: {len(table)} runs on {ROWS} rows each, {done} of which reached their target: squared loss below "
+        f"1e-6 of its start on digits (3 against 8), below 1e-4 on CIFAR-10 (cat against dog; averaged to {SIDE}×{SIDE} for "
+        f"convolutional networks), or for cross-entropy 100 % training accuracy on ten classes. Inputs less their mean image, unit norm. "
+        f"Random labels are drawn anew for every row. Steps of GD are full batches; b=n draws n rows with replacement, b=10 and b=1 go "
+        f"through permutations; step sizes are `auto`. *Predicted* is the number of steps of the same run with the initial Gram held "
+        f"still; where it exceeds the budget the loss foretold for the budget's end stands beside it. "
         f"torch {e['torch']}, Python {e['python']}, one thread a run, two runs at a time, {e['device']}, {e['system']}.",
         "",
         "| network | data | size | labels | loss | method | width | trained parameters | steps | predicted | loss / first | accuracy "

@@ -59,8 +59,10 @@ def gradient_upper_bound(evidence: Run) -> Verdict:
     r"""AZ-10: $\|\nabla F\|^2 d/(FLnm) \le 1.2$ at initialisation and along the run, for rows of norm at most 1."""
     a = evidence.architecture
     missing = ""
-    if a.scheme != "allen-zhu" or a.activation != "relu":
-        missing = "the statement is about AZ's networks with ReLU"
+    if (a.scheme, a.family, a.activation) != ("allen-zhu", "fully_connected", "relu"):
+        missing = "the statement is about AZ's fully connected networks with ReLU"
+    elif evidence.method:
+        missing = f"the statement is about gradient descent on the squared loss, and this run has {evidence.method}"
     elif evidence.largest_norm > 1 + 1e-6:
         missing = f"the statement takes rows of norm 1, and here they reach {evidence.largest_norm:.3g}"
     size = sum(a.widths[1:]) * evidence.n / a.outputs  # L n m / d with a width a layer

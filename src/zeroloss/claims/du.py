@@ -65,6 +65,9 @@ def loss_bound(evidence: Run) -> Verdict:
     lam, eta = evidence.last_hidden_limit, evidence.step_size
     if evidence.architecture.scheme != "du":
         return verdict("DU-08", evidence, Judgement.NOT_APPLICABLE, None, 1.0, "the statement is about DU's networks")
+    if evidence.method:
+        reason = f"the statement is about gradient descent on the squared loss, and this run has {evidence.method}"
+        return verdict("DU-08", evidence, Judgement.NOT_APPLICABLE, None, 1.0, reason)
     if not evidence.stable:
         reason = "the step is beyond 2/lambda_max of the initial Gram, which the theorem excludes"
         return verdict("DU-08", evidence, Judgement.NOT_APPLICABLE, None, 1.0, reason)

@@ -25,6 +25,7 @@ class Run:
         step_size: $\eta$.
         probes: measured along the run.
         last_hidden_limit: $\lambda=\lambda_{\min}(K^{(H)})$.
+        method: how the run differs from the theorems' own, full batches at one step size on the squared loss; empty where it does not.
     """
 
     subject: str
@@ -36,6 +37,7 @@ class Run:
     step_size: float
     probes: tuple[Probe, ...]
     last_hidden_limit: float
+    method: str = ""
 
     @property
     def stable(self) -> bool:

@@ -43,7 +43,9 @@ def judge_rate(run: Run) -> Rate:
     lam = min((p.smallest for p in run.probes), default=math.nan)
     largest = max((p.largest for p in run.probes), default=math.nan)
     missing = ""
-    if run.separation <= 0:
+    if run.method:
+        missing = f"the statement is about gradient descent on the squared loss, and this run has {run.method}"
+    elif run.separation <= 0:
         missing = "two inputs are equal, which the theorem excludes"
     elif not run.stable:
         missing = "the step is beyond 2/lambda_max of the initial Gram, which the theorem excludes"

@@ -162,8 +162,25 @@ def train(
         run.step_size,
         run.probes,
         prepared.last_hidden_limit,
+        method_of(training, data.n),
     )
     return result, evidence, run
+
+
+def method_of(training: TrainingSpec, n: int) -> str:
+    """How a run differs from the theorems' own, full batches at one step size on the squared loss; empty where it does not.
+
+    Example:
+        >>> method_of(TrainingSpec(batch=10, momentum=0.9), 100)
+        'batches of 10, momentum 0.9'
+    """
+    parts = [
+        f"the {training.loss} loss" if training.loss != "squared" else "",
+        f"batches of {training.batch}" if training.batch is not None and (training.batch < n or training.replacement) else "",
+        f"momentum {training.momentum:g}" if training.momentum else "",
+        "a step schedule" if training.schedule else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def thin(count: int) -> list[int]:

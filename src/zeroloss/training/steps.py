@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from zeroloss.data import Dataset
 from zeroloss.errors import ArgumentError
-from zeroloss.gram import gram, tangent_operator
+from zeroloss.gram import sample_blocks, tangent_operator
 from zeroloss.kernels import limit_kernel
 from zeroloss.networks import Network
 from zeroloss.spectrum import extremes, largest_eigenvalue
 from zeroloss.training.batches import Batches
 from zeroloss.training.losses import Loss, find_loss
-from zeroloss.typing import Inputs
 
 AUTO_FRACTION = 1.0  # half of the stable limit 2/lambda_max: every direction contracts, and none oscillates
 
@@ -56,7 +54,7 @@ def step_size(
     if step == "auto":
         largest = largest_eigenvalue(tangent_operator(module, data.x))
         if math.isfinite(largest) and largest > 0 and batches is not None and not batches.whole:
-            block = float(torch.linalg.eigvalsh(_sample_blocks(module, data.x).to(torch.float64)).max())
+            block = float(torch.linalg.eigvalsh(sample_blocks(module, data.x).to(torch.float64)).max())
             scale = expected_smoothness(largest, block, batches, momentum)
         else:
             scale = largest
@@ -109,11 +107,6 @@ def expected_smoothness(largest: float, block: float, batches: Batches, momentum
             together, alone = 1.0, 0.0
         values.append(together * largest + alone * block / (1 - momentum))
     return sum(values) / len(values)
-
-
-def _sample_blocks(module: nn.Module, x: Inputs) -> Float[Tensor, "n k k"]:
-    """The Gram's diagonal blocks, one a row."""
-    return torch.stack([gram(module, x[i : i + 1], "full") for i in range(len(x))])
 
 
 def check_step(step: str | float) -> None:
