@@ -148,7 +148,6 @@ def files(tmp_path):
         ["--classes", ""],
         ["--normalise", "cube"],
         ["--network", "transformer"],
-        ["--network", "resnet", "--scheme", "allen-zhu"],
         ["--scheme", "du"],
         ["--activation", "swish!"],
         ["--width", "0"],
