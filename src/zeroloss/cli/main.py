@@ -85,7 +85,12 @@ def _data_arguments(command: argparse._ActionsContainer) -> None:
     command.add_argument("-n", type=int, metavar="N", help="how many rows, drawn evenly over the classes")
     command.add_argument("--classes", metavar="A,B,...", help="which classes, such as 3,8; 'all' for every one")
     command.add_argument("--normalise", metavar="HOW", help="auto (default), sphere, padded or none")
-    command.add_argument("--size", type=int, metavar="PIXELS", help="average images down to this height and width")
+    command.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="average images down to this height and width (convolutional networks take 14 or 16 of the larger sets unless told)",
+    )
     command.add_argument("--root", metavar="DIR", help="the folder of data sets, and where relative paths of data files start")
 
 

@@ -111,6 +111,8 @@ def study_of(parsed: argparse.Namespace) -> Study:
     if parsed.data is not None:
         # another source has other classes: start from all of them and every row
         study = dataclasses.replace(study, data=dataclasses.replace(study.data, source=parsed.data, n=None, classes=None))
+        if parsed.size is None and any(family in ("cnn", "conv_resnet") for family in parsed.network or ()):
+            study = dataclasses.replace(study, data=dataclasses.replace(study.data, size=_LARGE.get(parsed.data)))
     classes = study.data.classes if parsed.classes is None else class_list(parsed.classes)
     data = _override(
         study.data,
@@ -189,7 +191,13 @@ def _number_or_word(text: str | None) -> str | float | None:
 
 # without a choice of scheme, a family is its own paper's; sizes with which 100 small images take seconds to a few minutes
 _SCHEMES = {"fully_connected": "allen-zhu", "resnet": "du", "cnn": "allen-zhu", "conv_resnet": "du"}
-_WIDTHS = {"fully_connected": 1024, "resnet": 1024, "cnn": 64, "conv_resnet": 64}
+_WIDTHS = {"fully_connected": 1024, "resnet": 1024, "cnn": 32, "conv_resnet": 32}
+_LARGE = {
+    "mnist": 14,
+    "fashion_mnist": 14,
+    "cifar10": 16,
+    "cifar100": 16,
+}  # what convolutional networks take of these unless told
 _FAMILIES = {"fully_connected": "fully connected", "resnet": "ResNet", "cnn": "CNN", "conv_resnet": "conv ResNet"}
 
 
