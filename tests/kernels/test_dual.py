@@ -7,10 +7,16 @@ import math
 import mpmath
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
+from zeroloss.errors import PrecisionWarning
+from zeroloss.kernels import mehler
 from zeroloss.kernels.dual import dual
+from zeroloss.kernels.hermite import hermite_coefficients
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
-from zeroloss.networks import find_activation
+from zeroloss.networks import Activation, find_activation, gaussian_rule
 
 mpmath.mp.dps = 40
 
@@ -46,7 +52,7 @@ def test_closed_forms_to_the_last_digits(name, versine, left, right):
     assert float(result.slope) == pytest.approx(float(exact[1]), rel=2e-13, abs=1e-15)
 
 
-@pytest.mark.parametrize("name", ["relu", "erf", "softplus", "tanh", "gelu"])
+@pytest.mark.parametrize("name", ["relu", "erf", "softplus", "tanh", "gelu", "sigmoid", "swish"])
 def test_near_duplicates_keep_relative_digits(name):
     """1 - rho after the layer, relative to its size, at 1 - rho = 1e-12 before: arccos would keep four digits."""
     w = mpmath.mpf("1e-12")
@@ -63,14 +69,12 @@ def test_near_duplicates_keep_relative_digits(name):
 
 
 def unit_rule():
-    from zeroloss.networks import gaussian_rule
-
     z, weight = gaussian_rule(torch.ones(1, dtype=torch.float64))
     return z[0], weight[0]
 
 
-@pytest.mark.parametrize("name", ["softplus", "tanh", "gelu", "erf"])
-@pytest.mark.parametrize("rho", [0.999, 0.4, -0.7])
+@pytest.mark.parametrize("name", ["softplus", "tanh", "gelu", "erf", "sigmoid", "swish"])
+@pytest.mark.parametrize("rho", [0.999999, 0.9, 0.3, 0.0, -0.5, -1.0])
 def test_smooth_duals_against_a_double_integral(name, rho):
     """The slow obvious twin: a million points in two independent coordinates, no series anywhere."""
     left, right = 0.8, 1.7
@@ -82,6 +86,82 @@ def test_smooth_duals_against_a_double_integral(name, rho):
     result = dual(sigma, pairs(1 - rho, left, right))
     assert float(result.pairs.products) == pytest.approx(float((sigma.function(u) * sigma.function(v) * w).sum()), rel=1e-11)
     assert float(result.slope) == pytest.approx(float((sigma.derivative(u) * sigma.derivative(v) * w).sum()), rel=1e-11)
+
+
+def test_many_variances_are_interpolated_to_rounding():
+    """Against direct quadrature, from tiny to large variances, zero included; and a polynomial through too few nodes is not enough."""
+    sigma = find_activation("erf")
+    v = torch.cat([torch.zeros(1, dtype=torch.float64), torch.logspace(-9, 0.7, 700, dtype=torch.float64)])
+    found = hermite_coefficients(sigma, v)
+    probe = torch.arange(0, 701, 50)
+    z, weight = gaussian_rule(torch.ones(1, dtype=torch.float64))
+    points = v[probe].sqrt()[:, None] * z
+    value, slope = sigma.function(points), sigma.derivative(points)
+    size = (weight * value**2).sum(1)
+    assert torch.allclose(found.second[probe], size, rtol=1e-14, atol=0)
+    size, steep = size.sqrt(), (weight * slope**2).sum(1).sqrt()
+    below, here = torch.zeros_like(z), torch.ones_like(z)
+    for k in range(len(found.value)):
+        assert ((found.value[k, probe] - (weight * value * here).sum(1)).abs() <= 1e-14 * size).all()
+        assert ((found.slope[k, probe] - (weight * slope * here).sum(1)).abs() <= 1e-14 * steep).all()
+        below, here = here, (z * here - math.sqrt(k) * below) / math.sqrt(k + 1)
+
+
+@pytest.mark.parametrize("name", ["softplus", "tanh", "erf"])
+def test_places_stand_apart(name, monkeypatch):
+    """Images: every pixel is its own problem, whatever the blocks, one variance or many; near duplicates keep digits there too."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.rand(5, 3, 4, dtype=torch.float64, generator=generator) + 0.2
+    v[2] = v[1] * (1 + 1e-9)
+    w = torch.rand(5, 5, 3, 4, dtype=torch.float64, generator=generator) * 2
+    w[1, 2] = 1e-12
+    monkeypatch.setattr(mehler, "BLOCK", 30)  # blocks that end inside rows and inside columns
+    whole = dual(find_activation(name), Pairs(v, v, w))
+    monkeypatch.undo()
+    for place in ((0, 0), (2, 3)):
+        at = (..., *place)
+        alone = dual(find_activation(name), Pairs(v[at], v[at], w[at]))
+        assert torch.allclose(whole.pairs.half_distances[at], alone.pairs.half_distances, rtol=1e-6, atol=2e-15)
+        assert torch.allclose(whole.slope[at], alone.slope, rtol=0, atol=1e-13)
+    sigma = find_activation(name)
+    z, weight = unit_rule()
+    near = float(v[1, 0, 0])
+    bend = float((weight * sigma.derivative(math.sqrt(near) * z) ** 2).sum())
+    assert float(whole.pairs.half_distances[1, 2, 0, 0]) == pytest.approx(near * 1e-12 * bend, rel=1e-5)
+
+
+def test_a_user_function_with_kinks_says_how_many_digits_it_keeps():
+    """ELU's second derivative jumps: its slope's series falls like k^-2.5. SELU's first jumps, and its series is refused."""
+    with pytest.warns(PrecisionWarning, match="the limit of elu leaves out"):
+        ours = dual(Activation("elu", nn.ELU, (0.0,)), pairs(0.5))
+    z, weight = gaussian_rule(torch.ones(1, dtype=torch.float64))
+    a, b = math.sqrt(0.75), math.sqrt(0.25)
+    u, v = (a * z.T + s * b * z for s in (1, -1))
+    weights = weight.T * weight
+    f = nn.functional.elu
+    assert float(ours.pairs.products) == pytest.approx(float((f(u) * f(v) * weights).sum()), abs=1e-7)
+    with pytest.raises(ValueError, match="has not settled"):
+        dual(Activation("selu", nn.SELU, (0.0,)), pairs(0.5))
+
+
+@given(
+    name=st.sampled_from(["relu", "leaky_relu", "abs", "hard_tanh", "sigmoid", "swish", "softplus", "erf"]),
+    left=st.floats(1e-3, 4),
+    right=st.floats(1e-3, 4),
+    versine=st.floats(0, 2),
+)
+def test_moments_are_those_of_two_variables(name, left, right, versine):
+    """Cauchy-Schwarz, symmetry, and a covariance that is positive semidefinite with the means taken off."""
+    sigma = find_activation(name)
+    ours, swapped = dual(sigma, pairs(versine, left, right)), dual(sigma, pairs(versine, right, left))
+    first, second, both = (float(t) for t in (ours.pairs.left, ours.pairs.right, ours.pairs.products))
+    assert both**2 <= first * second * (1 + 1e-13)
+    assert both == pytest.approx(float(swapped.pairs.products), abs=1e-13 * math.sqrt(first * second))
+    assert float(ours.slope) == pytest.approx(float(swapped.slope), rel=1e-11, abs=1e-13)
+    mean, other = float(ours.mean_left), float(ours.mean_right)
+    variances = (first - mean**2) * (second - other**2)
+    assert (both - mean * other) ** 2 <= variances * (1 + 1e-9) + 1e-13 * first * second
+    assert float(ours.pairs.half_distances) >= 0
 
 
 def test_a_wrong_formula_would_be_caught():

@@ -189,25 +189,26 @@ def _angle_integrals(a: Tensor, b: Tensor, theta: Tensor) -> tuple[Tensor, Tenso
     Near $\tau=0$ the integrand is $\exp(-\delta^2/(2\sin^2\tau))$ times a smooth one, $\delta=|a-b|$: a layer as thin as two variances are
     close. In $\log\tau$, from where it vanishes, the layer is a smooth step of one width. Near $\pi$ the same holds with $\delta=|a+b|$.
     """
+    shape = theta.shape
     whole, part = torch.empty_like(theta).flatten(), torch.empty_like(theta).flatten()
     a, b, theta = a.flatten(), b.flatten(), theta.flatten()
     for start in range(0, len(theta), BLOCK):
         at = slice(start, start + BLOCK)
         upper = theta[at].clamp(max=math.pi / 2)
-        whole[at], part[at] = _half_turn(a[at], b[at], upper * 1e-16, upper)
+        whole[at], part[at] = _half_turn(a[at], b[at], torch.zeros_like(upper), upper)
         wide = torch.nonzero(theta[at] > math.pi / 2).squeeze(1) + start
         if len(wide):
             more, complement = _half_turn(a[wide], -b[wide], math.pi - theta[wide], torch.full_like(theta[wide], math.pi / 2))
             whole[wide] += more
             part[wide] += 2 * more - complement  # 1 - cos(pi - y) = 2 - (1 - cos y)
-    return whole, part
+    return whole.reshape(shape), part.reshape(shape)
 
 
 def _half_turn(a: Tensor, b: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     r"""$\int e$ and $\int e(1-\cos\tau)$ over $[\ell, u]\subset[0,\pi/2]$, with $e=\exp(-(a-b)^2/(2\sin^2\tau) - ab/(1+\cos\tau))$."""
     x, weight = _legendre()
-    top = upper.clamp(min=1e-150).log()
-    bottom = torch.maximum(lower, LAYER * (a - b).abs()).clamp(min=1e-170).log()
+    top = upper.clamp(min=1e-120).log()  # at a diagonal entry, small enough for F to vanish
+    bottom = torch.maximum(torch.maximum(lower, upper * 1e-16), LAYER * (a - b).abs()).clamp(min=1e-136).log()
     length = (top - bottom).clamp(min=0)[:, None]
     tau = torch.exp(top[:, None] - length * x)
     versine = 2 * torch.sin(tau / 2) ** 2
