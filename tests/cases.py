@@ -26,6 +26,8 @@ class Case:
 CASES = (
     Case("fully_connected", "allen-zhu", "relu"),
     *(Case("fully_connected", "du", a) for a in ("relu", "softplus", "tanh", "erf", "gelu")),
+    Case("fully_connected", "du", "hard_tanh"),
+    Case("resnet", "du", "swish"),
     *(Case("resnet", "du", a) for a in ("relu", "softplus", "tanh", "erf", "gelu")),
 )
 

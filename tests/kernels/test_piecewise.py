@@ -10,11 +10,13 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from zeroloss.kernels import limit_kernel
 from zeroloss.kernels.dual import dual
 from zeroloss.kernels.pairs import Pairs
-from zeroloss.kernels.piecewise import Pieces, pieces_of, piecewise_moments, piecewise_sums
-from zeroloss.networks import Activation, find_activation, gaussian_mean, leaky_relu
+from zeroloss.kernels.piecewise import pieces_of, piecewise_moments, piecewise_sums
+from zeroloss.networks import Activation, Elementwise, find_activation, gaussian_mean, leaky_relu
 
 RULE = [[float(v) for v in part] for part in np.polynomial.legendre.leggauss(20)]
 # name: the activation, its first line (intercept, slope), its knots and jumps
@@ -133,7 +135,9 @@ def test_a_wrong_formula_would_be_caught():
 def test_pieces_are_found_only_where_there_are_lines():
     assert pieces_of(find_activation("relu")).homogeneous
     assert not pieces_of(SHAPES["lifted"][0]).homogeneous
-    assert pieces_of(SHAPES["bent"][0]) == Pieces((0.3,), (1.0, 2.0), (0.0, pytest.approx(-0.3, abs=1e-15)))
+    bent = pieces_of(SHAPES["bent"][0])
+    assert (bent.knots, bent.slopes) == ((0.3,), (1.0, 2.0))
+    assert bent.intercepts == pytest.approx((0.0, -0.3), abs=1e-15)
     assert pieces_of(Activation("elu", nn.ELU, (0.0,))) is None
     assert pieces_of(find_activation("tanh")) is None
 
@@ -167,3 +171,16 @@ def test_diagonals_are_exact_and_places_stand_apart(name):
         assert torch.allclose(whole.pairs.products[at], alone.pairs.products, rtol=1e-13, atol=1e-15)
         assert torch.allclose(whole.slope[at], alone.slope, rtol=1e-13, atol=1e-15)
         assert torch.allclose(whole.mean_left[at], alone.mean_left, rtol=1e-14, atol=1e-16)
+
+
+def test_a_layer_of_yours_has_the_limit_of_its_function():
+    """A function that torch has a module for, written by hand, gives that module's kernel."""
+    x = torch.nn.functional.normalize(torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+
+    def kernel(sigma):
+        return limit_kernel(nn.Sequential(nn.Linear(3, 16), sigma, nn.Linear(16, 16), sigma, nn.Linear(16, 1)))(x)
+
+    yours = Elementwise(lambda z: torch.where(z > 0, z, 0.2 * z), (0.0,), "mine")
+    assert torch.allclose(kernel(yours), kernel(nn.LeakyReLU(0.2)), rtol=1e-14)
+    assert not torch.allclose(kernel(yours), kernel(nn.LeakyReLU(0.3)), rtol=1e-3)
+    assert torch.allclose(kernel(Elementwise(lambda z: z * torch.sigmoid(z))), kernel(nn.SiLU()), rtol=1e-12)

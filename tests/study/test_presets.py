@@ -109,7 +109,7 @@ def test_a_convolutional_study_runs_and_foretells(family, tmp_path):
     scheme, activation = ("allen-zhu", "relu") if family == "cnn" else ("du", "erf")
     study = Study(
         DataSpec("digits", n=12, classes=(3, 8)),
-        (NetworkSpec("net", family, scheme, activation, 24, 2),),
+        (NetworkSpec("net", family, scheme, activation, 128, 2),),
         TrainingSpec(max_steps=2000, until=1e-6, device="cpu"),
         claims=False,
     )

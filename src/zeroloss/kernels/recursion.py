@@ -149,8 +149,7 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
     raise ArgumentError(
         "module",
         f"has a layer {name!r} of type {type(module).__name__}, for which no infinite-width limit is implemented",
-        "use Linear, Conv2d, an activation (relu, softplus, tanh, erf, gelu), Scale, Residual, Flatten or Sequential, "
-        "or ask for gram(module, x)",
+        "use Linear, Conv2d, an activation, Elementwise, Scale, Residual, Flatten or Sequential, or ask for gram(module, x)",
     )
 
 
