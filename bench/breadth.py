@@ -22,11 +22,11 @@ OUT = ROOT / "docs" / "results" / "breadth.md"
 RUNS = ROOT / "runs" / "breadth"
 ROWS = 100
 NETWORKS = (
-    NetworkSpec("AZ fully connected, ReLU", "fully_connected", "allen-zhu", "relu", 512, 2),
+    NetworkSpec("AZ fully connected, ReLU", "fully_connected", "allen-zhu", "relu", 256, 2),
     NetworkSpec("AZ CNN, ReLU", "cnn", "allen-zhu", "relu", 32, 2),
-    NetworkSpec("AZ ResNet, ReLU", "resnet", "allen-zhu", "relu", 512, 2),
-    NetworkSpec("DU fully connected, erf", "fully_connected", "du", "erf", 512, 2),
-    NetworkSpec("DU ResNet, erf", "resnet", "du", "erf", 512, 3),
+    NetworkSpec("AZ ResNet, ReLU", "resnet", "allen-zhu", "relu", 256, 2),
+    NetworkSpec("DU fully connected, erf", "fully_connected", "du", "erf", 256, 2),
+    NetworkSpec("DU ResNet, erf", "resnet", "du", "erf", 256, 3),
     NetworkSpec("DU conv ResNet, erf", "conv_resnet", "du", "erf", 32, 2),
 )
 DATA = {
@@ -36,10 +36,10 @@ DATA = {
 TEN = {"digits": DataSpec("digits", n=ROWS), "cifar10": DataSpec("cifar10", n=ROWS)}
 SIDE = 16  # of CIFAR-10's images for convolutional networks
 METHODS = {
-    "GD": {"max_steps": 4_000},
-    "SGD b=n": {"batch": ROWS, "replacement": True, "max_steps": 4_000},
-    "SGD b=10": {"batch": 10, "max_steps": 20_000},
-    "SGD b=1": {"batch": 1, "max_steps": 60_000},
+    "GD": {"max_steps": 5_000},
+    "SGD b=n": {"batch": ROWS, "replacement": True, "max_steps": 5_000},
+    "SGD b=10": {"batch": 10, "max_steps": 10_000},
+    "SGD b=1": {"batch": 1, "max_steps": 40_000},
 }
 
 

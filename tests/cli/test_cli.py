@@ -81,7 +81,7 @@ def test_a_file_and_a_flag(tmp_path):
 
 def test_claims_and_data(capsys):
     assert main(["claims", "--list", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 13
+    assert len(json.loads(capsys.readouterr().out)) == 17
     assert main(["claims", "AZ-00", "AZ-01", "--json"]) == 0
     assert [v["status"] for v in json.loads(capsys.readouterr().out)] == ["HOLDS", "HOLDS"]
     assert main(["claims", "AZ-01"]) == 0
