@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from zeroloss.gram import rows_of
+
+_Part = tuple[Tensor, Tensor | None]  # of a gradient: the two factors of a product, or itself and None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +49,16 @@ class _Moving:
         self._momentum = momentum
         self.velocity = torch.zeros_like(self._storage) if momentum > 0 else None
 
-    @property
-    def _target(self) -> Tensor:
-        return self.total if self.velocity is None else self.velocity
-
-    def begin(self) -> None:
+    def step(self, parts: Iterable[_Part], eta: float) -> None:
+        """Move by one step along the sum of the parts."""
+        target = self.total
         if self.velocity is not None:
-            self.velocity.mul_(self._momentum)
-
-    def add(self, gradient: Tensor, eta: float) -> None:
-        self._target.add_(gradient, alpha=-eta)
-
-    def add_product(self, delta: Tensor, inputs: Tensor, eta: float) -> None:
-        self._target.addmm_(delta.T, inputs, alpha=-eta)
-
-    def end(self) -> None:
+            target = self.velocity.mul_(self._momentum)
+        for left, right in parts:
+            if right is None:
+                target.add_(left, alpha=-eta)
+            else:
+                target.addmm_(left, right, alpha=-eta)
         if self.velocity is not None:
             self.total.add_(self.velocity)
         self.write()
@@ -82,7 +79,7 @@ class Weights:
 
     Args:
         module: its parameters with ``requires_grad`` are moved in place.
-        x: the inputs, in the module's dtype; one pass over them tells which layers' gradients are $\delta^\top h$.
+        x: the inputs, in the module's dtype; a pass over a few tells which layers' gradients are $\delta^\top h$.
         momentum: $\mu$ in [0, 1).
 
     Example:
@@ -135,16 +132,18 @@ class Weights:
         """
         edges = [*(call.edge for call in done.calls), *(get_gradient_edge(p) for p in self._whole)]
         parts = torch.autograd.grad(done.outputs, edges, derivative, allow_unused=True)
-        for moving in self._moving.values():
-            moving.begin()
+        moves: dict[Tensor, list[_Part]] = {parameter: [] for parameter in self._by_parameter}
         for call, delta in zip(done.calls, parts, strict=False):
             if delta is not None:
-                self._add_call(call, delta, eta)
+                rows = delta.flatten(0, -2)
+                moves[call.layer.weight].append((rows.T, call.inputs.flatten(0, -2)))
+                if call.layer.bias in moves:
+                    moves[call.layer.bias].append((rows.sum(dim=0), None))
         for parameter, gradient in zip(self._whole, parts[len(done.calls) :], strict=True):
             if gradient is not None:
-                self._by_parameter[parameter].add(gradient, eta)
-        for moving in self._moving.values():
-            moving.end()
+                moves[parameter].append((gradient, None))
+        for parameter, moving in self._by_parameter.items():
+            moving.step(moves[parameter], eta)
 
     def at_rest(self, done: Pass, derivative: Tensor) -> bool:
         """Whether neither a gradient nor a velocity would move anything, so that no later step would differ.
@@ -168,15 +167,9 @@ class Weights:
         for moving in self._moving.values():
             moving.write()
 
-    def _add_call(self, call: _Call, delta: Tensor, eta: float) -> None:
-        rows = delta.flatten(0, -2)
-        self._by_parameter[call.layer.weight].add_product(rows, call.inputs.flatten(0, -2), eta)
-        if call.layer.bias in self._by_parameter:
-            self._by_parameter[call.layer.bias].add(rows.sum(dim=0), eta)
-
     def _irregular(self, x: Tensor) -> set[nn.Linear]:
         """The linear layers whose gradient is not what their calls say: weights shared in other ways, or used by a function."""
-        done = self.forward(x)
+        done = self.forward(x[:16])  # a few rows tell, at a small part of a step's cost
         derivative = torch.linspace(1, 2, done.outputs.numel()).reshape(done.outputs.shape).to(done.outputs)
         edges = [call.edge for call in done.calls]
         deltas = torch.autograd.grad(done.outputs, edges, derivative, retain_graph=True, allow_unused=True) if edges else ()
