@@ -101,8 +101,8 @@ def make_batches(n: int, batch: int | None, replacement: bool = False, seed: int
 def _orders(batches: Batches, epoch: int) -> tuple[Tensor, ...]:
     """The batches of one epoch; a spawn key keeps seeds and epochs apart whatever their sizes."""
     generator = np.random.default_rng(np.random.SeedSequence(batches.seed, spawn_key=(epoch,)))
-    if batches.replacement:
-        drawn = torch.from_numpy(generator.integers(batches.n, size=(batches.epoch, batches.size)))
-        return tuple(drawn.sort(dim=1).values.unbind())
-    order = torch.from_numpy(generator.permutation(batches.n))
-    return tuple(rows.sort().values for rows in torch.split(order, batches.size))
+    n, size = batches.n, batches.size
+    drawn = generator.integers(n, size=batches.epoch * size) if batches.replacement else generator.permutation(n)
+    even = len(drawn) // size * size
+    parts = [*np.sort(drawn[:even].reshape(-1, size), axis=1), *([np.sort(drawn[even:])] if even < len(drawn) else [])]
+    return tuple(torch.from_numpy(part) for part in parts)
