@@ -19,6 +19,7 @@ from torch import Tensor
 from zeroloss.gram.positions import Layer, patches
 
 BYTES = 2**28  # for everything that is formed on the way to a share, whatever the layer's size; the share itself comes on top
+CACHED = 128  # a part of it that stays in a processor's cache: patches are written and read again at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +104,8 @@ def by_positions(factors: Factors) -> Float[Tensor, "nk nk"]:
     """:func:`share` by products of positions: $n^2T^2(D+k^2O)$ operations, of which symmetry saves half."""
     n, k, _, positions, length = factors.sizes
     total = factors.deltas.new_empty(n, k, n, k)
-    side = math.isqrt(_cells(factors) // (k * positions) ** 2)
-    few = max(1, min(side, _cells(factors) // (length * positions)))
+    side = math.isqrt(_cells(factors, 8) // (k * positions) ** 2)
+    few = max(1, min(side, _cells(factors, 8) // (length * positions)))
     for left in _ranges(n, few):
         phi, delta = _rows(factors.patches(left)[:, None]), _rows(factors.deltas[left])
         for right in _ranges(n, few, start=left.start):
@@ -124,11 +125,11 @@ def by_gradients(factors: Factors) -> Float[Tensor, "nk nk"]:
     """:func:`share` by products of gradients: $nkTDO + n^2k^2DO$ operations."""
     n, k, channels, positions, length = factors.sizes
     total = factors.deltas.new_zeros(n * k, n * k)
-    some = max(1, min(channels, _cells(factors) // (n * k * length)))
+    some = max(1, min(channels, _cells(factors, 2) // (n * k * length)))
     store = factors.deltas.new_empty(n, k, some * length)
     for part in _ranges(channels, some):
         gradients = store[..., : (part.stop - part.start) * length]
-        for rows in _ranges(n, max(1, _cells(factors) // 16 // (positions * (length + k * some)))):
+        for rows in _ranges(n, max(1, _cells(factors, CACHED) // (length * positions + k * some * (length + positions)))):
             gradients[rows] = factors.gradients(rows, part)
         flat = gradients.reshape(n * k, -1)
         total.addmm_(flat, flat.T)
@@ -139,7 +140,7 @@ def blocks_by_positions(factors: Factors) -> Float[Tensor, "n k k"]:
     """:func:`blocks` by products of positions: $nT^2(D+k^2O)$ operations."""
     n, k, channels, positions, length = factors.sizes
     parts = []
-    for rows in _ranges(n, max(1, _cells(factors) // (positions * (length + k * channels + k**2 * positions)))):
+    for rows in _ranges(n, max(1, _cells(factors, CACHED) // (positions * (length + k * channels + k**2 * positions)))):
         phi, delta = factors.patches(rows), factors.deltas[rows].transpose(2, 3).flatten(1, 2)
         pairs = (delta @ delta.mT).view(-1, k, positions, k, positions) * (phi.mT @ phi).view(-1, 1, positions, 1, positions)
         parts.append(pairs.sum(dim=(2, 4)))
@@ -150,8 +151,8 @@ def blocks_by_gradients(factors: Factors) -> Float[Tensor, "n k k"]:
     """:func:`blocks` by products of gradients: $nkTDO + nk^2DO$ operations."""
     n, k, channels, positions, length = factors.sizes
     total = factors.deltas.new_zeros(n, k, k)
-    some = max(1, min(channels, _cells(factors) // (k * length)))
-    for rows in _ranges(n, max(1, _cells(factors) // (length * positions + k * some * (length + positions)))):
+    some = max(1, min(channels, _cells(factors, CACHED) // (k * length)))
+    for rows in _ranges(n, max(1, _cells(factors, CACHED) // (length * positions + k * some * (length + positions)))):
         for part in _ranges(channels, some):
             gradients = factors.gradients(rows, part)
             total[rows] += gradients @ gradients.mT
@@ -167,6 +168,6 @@ def _ranges(n: int, size: int, start: int = 0) -> Iterator[slice]:
     return (slice(first, min(first + size, n)) for first in range(start, n, size))
 
 
-def _cells(factors: Factors) -> int:
-    """Entries of one temporary: no way holds more than eight at once."""
-    return BYTES // 8 // factors.deltas.element_size()
+def _cells(factors: Factors, parts: int) -> int:
+    """Entries in one of so many equal parts of the memory."""
+    return BYTES // parts // factors.deltas.element_size()
