@@ -11,7 +11,7 @@ from torch import nn
 from tests.cases import CASES, rows
 from zeroloss import Dataset, ZerolossError, descend, extremes, fully_connected, gram, load, predict_descent, resnet
 from zeroloss.gram import layer_grams
-from zeroloss.training import Status, powers_of_two, step_size, theory_step
+from zeroloss.training import Status, powers_of_four, step_size, theory_step
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +101,8 @@ def test_float32_takes_the_steps_that_float64_takes(digits):
 def test_probes_say_what_they_say(case, digits):
     """AZ-13 at every probe, and each number against its own definition, computed the slow way."""
     net, start = case.build(64, 48, 2), case.build(64, 48, 2)
-    run = descend(net, digits, max_steps=9, until=0.0, probes=powers_of_two(9))
-    assert [p.step for p in run.probes] == [0, 1, 2, 4, 8, 9]
+    run = descend(net, digits, max_steps=9, until=0.0, probes=powers_of_four(9))
+    assert [p.step for p in run.probes] == [0, 1, 4, 9]
     for p in run.probes:
         assert p.smallest * (1 - 1e-8) <= p.rayleigh <= p.largest * (1 + 1e-8)
         assert p.loss == pytest.approx(float(run.loss[p.step]), rel=1e-10)
@@ -192,18 +192,18 @@ def test_an_interrupted_run_resumes_to_the_bit(digits, tmp_path, dtype, when, mo
             raise Killed
 
     whole = build()
-    expected = descend(whole, digits, max_steps=120, until=0.0, probes=powers_of_two(120))
+    expected = descend(whole, digits, max_steps=120, until=0.0, probes=powers_of_four(120))
     path = tmp_path / "run.safetensors"
     with pytest.raises(Killed):
-        descend(build(), digits, max_steps=120, until=0.0, probes=powers_of_two(120), checkpoint=path, progress=kill)
+        descend(build(), digits, max_steps=120, until=0.0, probes=powers_of_four(120), checkpoint=path, progress=kill)
     resumed = build()
-    run = descend(resumed, digits, max_steps=120, until=0.0, probes=powers_of_two(120), checkpoint=path)
+    run = descend(resumed, digits, max_steps=120, until=0.0, probes=powers_of_four(120), checkpoint=path)
     assert torch.equal(run.loss, expected.loss)
     assert run.probes == expected.probes
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     again = build()
     assert torch.equal(
-        descend(again, digits, max_steps=120, until=0.0, probes=powers_of_two(120), checkpoint=path).loss, run.loss
+        descend(again, digits, max_steps=120, until=0.0, probes=powers_of_four(120), checkpoint=path).loss, run.loss
     )
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), resumed.parameters(), strict=True))
 

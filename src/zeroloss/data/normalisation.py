@@ -128,7 +128,7 @@ def remove_mean(x: Inputs) -> Inputs:
     return _centre(shifted).mul_(largest).reshape(x.shape)
 
 
-def normalise(x: Inputs, how: str, images: bool) -> Float[Tensor, n * normalised]:
+def normalise(x: Inputs, how: str, images: bool) -> Float[Tensor, " n *normalised"]:
     """Inputs normalised as ``load`` says.
 
     Args:

@@ -34,8 +34,8 @@ class Dual:
 
     pairs: Pairs
     slope: Float[Tensor, "n1 n2 *p"]
-    mean_left: Float[Tensor, n1 * p]
-    mean_right: Float[Tensor, n2 * p]
+    mean_left: Float[Tensor, " n1 *p"]
+    mean_right: Float[Tensor, " n2 *p"]
 
 
 def dual(activation: Activation, pairs: Pairs) -> Dual:

@@ -22,7 +22,7 @@ ABSENT = 1e-15  # relative to the largest: a coefficient that stands for zero, a
 
 
 def mehler_sums(
-    coefficients: Coefficients, left: Int[Tensor, n1 * p], right: Int[Tensor, n2 * p], pairs: Pairs
+    coefficients: Coefficients, left: Int[Tensor, " n1 *p"], right: Int[Tensor, " n2 *p"], pairs: Pairs
 ) -> tuple[Float[Tensor, "n1 n2 *p"], Float[Tensor, "n1 n2 *p"]]:
     r"""Half distances after the activation, and $\mathbb{E}[\sigma'(u)\sigma'(v)]$.
 

@@ -25,8 +25,8 @@ class Pairs:
         versine: $w_{ij} = 1 - S_{ij}/\sqrt{S_{ii}S_{jj}} \in [0, 2]$, n1×n2; exactly 0 where both inputs are one.
     """
 
-    left: Float[Tensor, n1 * pixels]
-    right: Float[Tensor, n2 * pixels]
+    left: Float[Tensor, " n1 *pixels"]
+    right: Float[Tensor, " n2 *pixels"]
     versine: Float[Tensor, "n1 n2 *pixels"]
 
     @property

@@ -206,7 +206,7 @@ def _angle_integrals(a: Tensor, b: Tensor, theta: Tensor) -> tuple[Tensor, Tenso
 
 def _half_turn(a: Tensor, b: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     r"""$\int e$ and $\int e(1-\cos\tau)$ over $[\ell, u]\subset[0,\pi/2]$, with $e=\exp(-(a-b)^2/(2\sin^2\tau) - ab/(1+\cos\tau))$."""
-    x, weight = _legendre()
+    x, weight = (t.to(a.device) for t in _legendre())
     top = upper.clamp(min=1e-120).log()  # at a diagonal entry, small enough for F to vanish
     bottom = torch.maximum(torch.maximum(lower, upper * 1e-16), LAYER * (a - b).abs()).clamp(min=1e-136).log()
     length = (top - bottom).clamp(min=0)[:, None]

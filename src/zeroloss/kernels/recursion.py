@@ -46,8 +46,8 @@ class State:
     """
 
     pairs: Pairs
-    mean_left: Float[Tensor, n1 * pixels]
-    mean_right: Float[Tensor, n2 * pixels]
+    mean_left: Float[Tensor, " n1 *pixels"]
+    mean_right: Float[Tensor, " n2 *pixels"]
     tangent: Float[Tensor, "p n1 n2 *pixels"]
     width: int
     gaussian: bool
@@ -68,8 +68,8 @@ class State:
 
 def walk(
     module: nn.Module,
-    x1: Float[Tensor, n1 * shape],
-    x2: Float[Tensor, n2 * shape] | None,
+    x1: Float[Tensor, " n1 *shape"],
+    x2: Float[Tensor, " n2 *shape"] | None,
     parts: Mapping[nn.Module, int],
     draws: Draws | None = None,
 ) -> State:

@@ -44,8 +44,8 @@ def _follow(module: nn.Module, gaussian: bool) -> tuple[bool, bool]:
 
 def replicates(
     module: nn.Module,
-    x1: Float[Tensor, n1 * shape],
-    x2: Float[Tensor, n2 * shape] | None,
+    x1: Float[Tensor, " n1 *shape"],
+    x2: Float[Tensor, " n2 *shape"] | None,
     parts: Mapping[nn.Module, int],
     seed: int,
     particles: int | None,

@@ -16,8 +16,8 @@ COPIES = 16  # tensors of a tile's size alive at once, at the worst moment of a 
 
 def tiles(
     module: nn.Module,
-    x1: Float[Tensor, n1 * shape],
-    x2: Float[Tensor, n2 * shape] | None,
+    x1: Float[Tensor, " n1 *shape"],
+    x2: Float[Tensor, " n2 *shape"] | None,
     parts: Mapping[nn.Module, int],
     read: Callable[[State], Tensor],
 ) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -156,7 +156,7 @@ def _outcome(forecast: Forecast, run: Trajectory, training: TrainingSpec, loss_f
             f"2/lambda_max of the initial Gram."
         )
     if run.taken < training.max_steps:
-        return f"The gradient is exactly zero at step {run.taken:,}, at {number(ratio)} of the first loss: the network is dead."
+        return f"The gradient is exactly zero at step {run.taken:,}, at {number(ratio)} of the first loss: no later step would differ."
     text = f"The budget of {count(run.taken, 'step')} ended at {number(ratio)} of the first loss"
     close = "as foretold" if foretold(forecast, ratio) else f"where {number(forecast.loss_ratio)} was foretold"
     text = f"{text}, {close}; {told}{' steps to the target' if forecast.steps is not None else ''}."

@@ -20,7 +20,7 @@ from zeroloss.study.explanation import explain_network
 from zeroloss.study.foresight import Foresight, foresee
 from zeroloss.study.result import NetworkResult
 from zeroloss.study.specification import NetworkSpec, TrainingSpec
-from zeroloss.training import AUTO_FRACTION, FULL_GRAM, Trajectory, descend, find_loss, make_batches, powers_of_two, step_size
+from zeroloss.training import AUTO_FRACTION, FULL_GRAM, Trajectory, descend, find_loss, make_batches, powers_of_four, step_size
 
 CURVE_POINTS = 300
 
@@ -120,7 +120,7 @@ def train(
         until=training.until,
         stop_when_fitted=training.stop_when_fitted,
         seed=training.seed,
-        probes=powers_of_two(training.max_steps),
+        probes=powers_of_four(training.max_steps),
         checkpoint=checkpoint,
         progress=progress,
     )

@@ -2,7 +2,7 @@
 
 from zeroloss.training.batches import Batches, make_batches
 from zeroloss.training.checkpoint import replace_file
-from zeroloss.training.descent import descend, powers_of_two
+from zeroloss.training.descent import descend, powers_of_four
 from zeroloss.training.flow import Flow, gradient_flow
 from zeroloss.training.function_space import forecast_descent
 from zeroloss.training.linearised import Linearised, linearise, predict_descent
@@ -32,7 +32,7 @@ __all__ = [
     "gradient_flow",
     "linearise",
     "make_batches",
-    "powers_of_two",
+    "powers_of_four",
     "predict_descent",
     "replace_file",
     "step_size",

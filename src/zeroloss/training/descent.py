@@ -155,14 +155,14 @@ def descend(
     return record.trajectory(status, eta, taken, seconds)
 
 
-def powers_of_two(limit: int) -> tuple[int, ...]:
-    """0, 1, 2, 4, ... up to a limit: probes at these steps cost a bounded share of a run of any length.
+def powers_of_four(limit: int) -> tuple[int, ...]:
+    """0, 1, 4, 16, ... up to a limit: probes at these steps and at the last cost a few per cent of a run of any length.
 
     Example:
-        >>> powers_of_two(10)
-        (0, 1, 2, 4, 8)
+        >>> powers_of_four(100)
+        (0, 1, 4, 16, 64)
     """
-    return (0, *(2**i for i in range(max(limit, 0).bit_length()) if 2**i <= limit))
+    return (0, *(4**i for i in range(max(limit, 0).bit_length()) if 4**i <= limit))
 
 
 def _asked(probes: Iterable[int]) -> frozenset[int]:
