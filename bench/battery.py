@@ -62,7 +62,8 @@ def main() -> None:
         "# The recursions against finite networks (DU-01)",
         "",
         f"Written by `make battery`: relative Frobenius distance in per cent between the limit kernel and the mean Gram of {DRAWS} "
-        f"draws at width {WIDTH}, depth {DEPTH}, {ROWS} random rows of norm 1 (ten features; for convolutions 2×1×6 images and patches of 3). The "
+        f"draws at width {WIDTH}, depth {DEPTH}, {ROWS} random rows of norm 1 (ten features; for "
+        f"convolutions 2×1×6 images and patches of 3). The "
         f"largest is {100 * worst:.2f} %; {100 * LIMIT:.0f} % are allowed. torch {torch.__version__}, float32 networks, float64 limits, "
         f"{torch.get_num_threads()} threads, {time.perf_counter() - started:.0f} s.",
         "",
