@@ -165,6 +165,14 @@ TABLE = [
     ("AZ-16", run(loss=[0.5**k + 0.8**k for k in range(200)]), HOLDS),  # convex: fast parts die first
     ("AZ-16", run(loss=[max(0.8**k, 1e-14) for k in range(400)]), HOLDS),  # the floor of float32 is not the theorem's business
     ("AZ-16", run(loss=[0.8**k for k in range(10)]), UNSURE),
+    ("AZ-16", run(loss=[math.exp(-0.11 * k) for k in range(200)]), HOLDS),  # just above eta lambda_min
+    ("AZ-16", run(loss=[math.exp(-0.09 * k) for k in range(200)]), VIOLATED),  # just below it
+    (
+        "AZ-16",
+        run(loss=[math.exp(-0.15 * k) for k in range(200)], step_size=0.19),
+        HOLDS,
+    ),  # the top direction swings: 0.105 is asked
+    ("AZ-16", run(method="batches of 10"), ABSENT),
     ("AZ-16", run(separation=0.0), ABSENT),
     ("AZ-16", run(step_size=0.3), ABSENT),
     ("AZ-16", run(probes=(probe(0, 1.0, 1.0, smallest=-1e-15),)), ABSENT),

@@ -68,6 +68,9 @@ def test_flags_override_a_preset():
     assert words("--network", "conv_resnet", "--data", "cifar10", "-n", "100").data.size == 16
     assert words("--network", "conv_resnet", "--data", "cifar10", "--size", "32").data.size == 32
     assert words("--network", "fully_connected", "--data", "cifar10").data.size is None
+    assert words("--preset", "az-theorem-6", "--data", "mnist").data.size == 14
+    mixed = words("--network", "fully_connected", "--network", "resnet", "--scheme", "allen-zhu", "--tau", "0.5").networks
+    assert [s.tau for s in mixed] == [None, 0.5]
 
 
 def test_help_names_every_activation_and_loss(capsys):
@@ -85,7 +88,10 @@ def test_help_names_every_activation_and_loss(capsys):
         (["--network", "cnnn"], "did you mean 'cnn'"),
         (["--loss", "hinge"], "loss is 'hinge'"),
         (["--labels", "wrong"], "labels is 'wrong'"),
-        (["--network", "fully_connected", "--tau", "1"], "tau: is given for a fully_connected network|tau is given for"),
+        (["--network", "fully_connected", "--tau", "1"], "--tau fits none of the networks"),
+        (["--network", "resnet", "--tau", "1"], "--tau fits none of the networks"),
+        (["--noise", "0.9"], "add --labels noisy"),
+        (["--labels", "noisy", "--noise", "2"], "noise is 2.0"),
         (["--network", "cnn", "--data", "wine"], "not images"),
         (["--network", "cnn", "--train", "W9"], "W9"),
         (["--network", "cnn", "--kernel", "2"], "kernel is 2"),

@@ -29,7 +29,8 @@ class Rate:
 def judge_rate(run: Run) -> Rate:
     r"""Whether in each tenth of a run $F$ falls at least like $e^{-\eta\lambda k}$, $\lambda$ the smallest eigenvalue of any probed Gram.
 
-    For a Gram that stands still the rate is at least $2\eta\lambda$, so half of it is asked for. A loss that falls like a power of
+    For a Gram that stands still the rate is at least $-2\log\max_i|1-\eta\lambda_i|$, so half of it is asked for: $\eta\lambda$ up to
+    $\eta=1/\lambda_{\max}$, and $-\log|1-\eta\lambda_{\max}|$ where that is smaller. A loss that falls like a power of
     k has a rate that tends to 0 and is rejected. Only the first ten decades count: below lies the rounding of float32.
 
     Args:
@@ -49,6 +50,8 @@ def judge_rate(run: Run) -> Rate:
         missing = "two inputs are equal, which the theorem excludes"
     elif not run.stable:
         missing = "the step is beyond 2/lambda_max of the initial Gram, which the theorem excludes"
+    elif not run.step_size * largest < 2:
+        missing = "the step is beyond 2/lambda_max of a probed Gram, where the linear model no longer contracts"
     elif not lam > 1e-12 * largest:
         missing = f"the smallest eigenvalue of the probed Grams, {lam:.3g}, gives no rate"
     if missing:
@@ -60,8 +63,10 @@ def judge_rate(run: Run) -> Rate:
         return Rate(Judgement.INCONCLUSIVE, None, f"only {end} steps; 20 are needed")
     cuts = np.linspace(0, end, 11).round().astype(int)
     rates = -np.diff(np.log(np.maximum(loss[cuts], 1e-300))) / np.diff(cuts)
-    slowest = float(rates.min()) / (run.step_size * lam)
+    # beyond 1/lambda_max the top direction swings, and may be the slowest
+    asked = min(run.step_size * lam, -math.log(max(abs(1 - run.step_size * largest), 1e-300)))
+    slowest = float(rates.min()) / asked
     status = Judgement.HOLDS if slowest >= 1 else Judgement.VIOLATED
-    share = f"{slowest:.2f} times eta lambda_min"
+    share = f"{slowest:.2f} times what eta and the spectrum ask"
     reason = f"the loss falls by a factor e^-{rates.min():.3g} a step or more in every tenth of the run, {share}"
     return Rate(status, slowest, reason)

@@ -58,7 +58,9 @@ def data_command(parsed: argparse.Namespace) -> int:
     """
     classes = None if parsed.classes is None else class_list(parsed.classes)
     how = parsed.normalise or "auto"
-    summary = summarise(load(parsed.source, n=parsed.n, classes=classes, normalise=how, root=parsed.root, seed=parsed.seed))
+    summary = summarise(
+        load(parsed.source, n=parsed.n, classes=classes, size=parsed.size, normalise=how, root=parsed.root, seed=parsed.seed)
+    )
     if parsed.json:
         print(json.dumps(plain(asdict(summary)), indent=1))
     else:

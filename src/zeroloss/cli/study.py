@@ -111,8 +111,6 @@ def study_of(parsed: argparse.Namespace) -> Study:
     if parsed.data is not None:
         # another source has other classes: start from all of them and every row
         study = dataclasses.replace(study, data=dataclasses.replace(study.data, source=parsed.data, n=None, classes=None))
-        if parsed.size is None and any(family in ("cnn", "conv_resnet") for family in parsed.network or ()):
-            study = dataclasses.replace(study, data=dataclasses.replace(study.data, size=_LARGE.get(parsed.data)))
     classes = study.data.classes if parsed.classes is None else class_list(parsed.classes)
     data = _override(
         study.data,
@@ -143,6 +141,20 @@ def study_of(parsed: argparse.Namespace) -> Study:
         networks = tuple(_named(family, parsed.scheme) for family in parsed.network)
     elif parsed.scheme:
         raise ArgumentError("--scheme", "is given without --network", "name the family with --network too")
+    if parsed.data is not None and parsed.size is None and any(s.images for s in networks):
+        data = dataclasses.replace(data, size=_LARGE.get(parsed.data))
+    if parsed.noise is not None and data.labels != "noisy":
+        raise ArgumentError("--noise", "is given, but the labels are not noisy", "add --labels noisy")
+    special = {
+        "tau": _number_or_word(parsed.tau),
+        "block": parsed.block,
+        "kernel": parsed.kernel,
+        "padding": parsed.padding,
+    }
+    special = {name: value for name, value in special.items() if value is not None}
+    for name in special:
+        if not any(_has(s, name) for s in networks):
+            raise ArgumentError(f"--{name}", "fits none of the networks", "name one with --network and --scheme that has it")
     trained = parsed.train if parsed.train in (None, "all") else tuple(parsed.train.split(","))
     networks = tuple(
         _override(
@@ -152,10 +164,7 @@ def study_of(parsed: argparse.Namespace) -> Study:
             depth=parsed.depth,
             seed=parsed.seed,
             trained=trained,
-            tau=_number_or_word(parsed.tau),
-            block=parsed.block,
-            kernel=parsed.kernel,
-            padding=parsed.padding,
+            **{name: value for name, value in special.items() if _has(s, name)},
         )
         for s in networks
     )
@@ -209,6 +218,12 @@ def _named(family: str, scheme: str | None) -> NetworkSpec:
     activation = "relu" if chosen == "allen-zhu" else "erf"
     depth = 2 if images or (family, chosen) == ("fully_connected", "du") else 3
     return NetworkSpec(family, family, chosen, activation, _WIDTHS[family], depth)
+
+
+def _has(spec: NetworkSpec, option: str) -> bool:
+    """Whether a network has an option that only some have."""
+    skips = spec.scheme == "allen-zhu" and spec.family in ("resnet", "conv_resnet")
+    return {"tau": skips, "block": skips and not spec.images, "kernel": spec.images, "padding": spec.images}[option]
 
 
 def _title(spec: NetworkSpec) -> str:

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
-from zeroloss.kernels.recursion import State
+from zeroloss.kernels.recursion import State, refuse_tied
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.tiles import tiles
 from zeroloss.typing import Inputs
@@ -74,6 +74,7 @@ def layer_kernels(module: nn.Module, x: Inputs, seed: int = 0, particles: int | 
         >>> list(parts), round(float(sum(parts.values())[0, 0]), 12)
         (['W1', 'W2', 'a'], 3.0)
     """
+    refuse_tied(module)
     layers = trained_layers(module)
     inputs = _inputs("x", x, module)
     result = inputs.new_empty(len(layers), len(inputs), len(inputs))
@@ -98,6 +99,7 @@ class LimitKernel:
             raise unknown_name("kind", kind, KINDS)
         if particles is not None and particles < 2 * REPLICATES:
             raise ArgumentError("particles", f"is {particles}", f"pass at least {2 * REPLICATES}, or None for a default")
+        refuse_tied(module)
         self.kind = kind
         self._seed, self._particles = seed, particles
         self._module = module

@@ -26,7 +26,7 @@ from torch import Tensor
 from zeroloss.kernels.pairs import Pairs
 from zeroloss.networks import Activation
 
-SAMPLES = 32  # points of a piece at which its slope is read
+SPACING = 0.005  # between the points of a piece at which it is read: a feature narrower than this is not seen
 NODES = 64  # Gauss-Legendre points for C and F
 LAYER = 0.113  # exp(-1/(2 LAYER^2)) is 1e-17: below this multiple of |a-b| the integrand vanishes
 BLOCK = 1024  # pairs at a time, each with all its nodes
@@ -66,13 +66,16 @@ def pieces_of(activation: Activation) -> Pieces | None:
     edges = (activation.kinks[0] - 40, *activation.kinks, activation.kinks[-1] + 40)
     slopes, intercepts = [], []
     for low, high in pairwise(edges):
-        z = low + (high - low) * (torch.arange(SAMPLES, dtype=torch.float64) + 0.5) / SAMPLES
+        count = max(32, round((high - low) / SPACING))
+        z = low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
         slope = activation.derivative(z)
         line = activation.function(z) - slope * z
         nearest = int(z.abs().argmin())
         slopes.append(float(slope[nearest]))
         intercepts.append(float(line[nearest]))
-        if float((slope - slope[nearest]).abs().max()) > 1e-13 * max(1e-300, float(slope.abs().max())):
+        bend = float((slope - slope[nearest]).abs().max())
+        off = float((line - line[nearest]).abs().max())
+        if bend > 1e-13 * max(1e-300, float(slope.abs().max())) or off > 1e-11 * max(1.0, float(line.abs().max())):
             return None
     return Pieces(activation.kinks, tuple(slopes), tuple(intercepts))
 

@@ -18,6 +18,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
@@ -116,8 +117,9 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
     """
     if isinstance(module, Residual):
         return _skip(module, state, parts, name)
+    _refuse_own_forward(module, name)
     if isinstance(module, nn.Sequential):
-        for child, layer in module.named_children():
+        for child, layer in children_of(module):
             state = advance(layer, state, parts, child if name == "module" else f"{name}.{child}")
         return state
     if isinstance(module, nn.Linear):
@@ -151,6 +153,45 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
         f"has a layer {name!r} of type {type(module).__name__}, for which no infinite-width limit is implemented",
         "use Linear, Conv2d, an activation, Elementwise, Scale, Residual, Flatten or Sequential, or ask for gram(module, x)",
     )
+
+
+def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """A module's children by name, one that stands in two places twice (``named_children`` gives it once)."""
+    return [(name, child) for name, child in module._modules.items() if child is not None]
+
+
+def refuse_tied(module: nn.Module) -> None:
+    """Refuse a module that passes through one layer of weights twice: its uses are not independent.
+
+    Raises:
+        ArgumentError: naming the layer.
+    """
+    seen: set[nn.Module] = set()
+    for name, layer in module.named_modules(remove_duplicate=False):
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        if layer in seen:
+            raise ArgumentError(
+                "module",
+                f"uses one layer twice, again at {name!r}",
+                "give every use a layer of its own, or ask for gram(module, x)",
+            )
+        seen.add(layer)
+
+
+_KNOWN = (nn.Sequential, nn.Linear, nn.Conv2d)
+
+
+def _refuse_own_forward(module: nn.Module, name: str) -> None:
+    """A subclass that computes something of its own is not the layer that it derives from."""
+    for kind in _KNOWN:
+        if isinstance(module, kind) and (type(module).forward is not kind.forward or is_parametrized(module)):
+            how = "parametrised weights" if is_parametrized(module) else "a forward of its own"
+            raise ArgumentError(
+                "module",
+                f"has {how} at {name!r} ({type(module).__name__}), and no infinite-width limit is known for it",
+                "build it from Linear, Conv2d, activations, Scale, Residual and Sequential, or ask for gram(module, x)",
+            )
 
 
 def weight_variance(layer: nn.Linear | nn.Conv2d) -> float:
@@ -287,7 +328,7 @@ def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: 
     Half distances add: $D = D_h + D_f + (b_i-b_j)(\beta_i-\beta_j)$ with $b,\beta$ the means of $h$ and of the branch.
     """
     branch = replace(state, fresh=False)
-    for child, layer in module.named_children():
+    for child, layer in children_of(module):
         branch = advance(layer, branch, parts, f"{name}.{child}")
     if not branch.fresh:
         raise ArgumentError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zeroloss.kernels.pairs import Pairs
 from zeroloss.kernels.particles import Draws
-from zeroloss.kernels.recursion import State, walk
+from zeroloss.kernels.recursion import State, children_of, walk
 from zeroloss.networks import Residual, activation_of
 
 REPLICATES = 8
@@ -36,7 +36,7 @@ def _follow(module: nn.Module, gaussian: bool) -> tuple[bool, bool]:
         return True, False
     here, met = gaussian, False
     if isinstance(module, nn.Sequential):
-        for layer in module.children():
+        for _, layer in children_of(module):
             here, once = _follow(layer, here)
             met = met or once
     return (gaussian and here if isinstance(module, Residual) else here), met

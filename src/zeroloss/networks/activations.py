@@ -222,7 +222,7 @@ _BY_MODULE: dict[type[nn.Module], Callable[..., Activation]] = {
 }
 
 
-def find_activation(activation: str | Activation) -> Activation:
+def find_activation(activation: object) -> Activation:
     """The activation of that name, or the one given, once it is known to be an elementwise function with a limit.
 
     Args:
@@ -242,7 +242,10 @@ def find_activation(activation: str | Activation) -> Activation:
     if isinstance(activation, Activation):
         _check(activation)
         return activation
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+    if not isinstance(activation, str):
+        remedy = "pass a name, or wrap it: zeroloss.networks.Activation('name', function, kinks=(...))"
+        raise ArgumentError("activation", f"is {activation!r}", remedy)
+    if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
     return ACTIVATIONS[activation]
 
@@ -267,6 +270,8 @@ def activation_of(module: nn.Module) -> Activation | None:
     carried = getattr(module, "zeroloss_activation", None)
     if isinstance(carried, Activation):
         return find_activation(carried)
+    if isinstance(module, nn.Softplus) and module.threshold < 15:  # torch cuts it off there, so that it jumps
+        return None
     read = _BY_MODULE.get(type(module))
     return None if read is None else read(module)
 

@@ -155,6 +155,21 @@ def same_widths(widths: tuple[int, ...]) -> int:
     return widths[0]
 
 
+def refuse_for(scheme: str, **given: object) -> None:
+    """Refuse arguments that the chosen scheme does not have.
+
+    Args:
+        scheme: the scheme.
+        given: arguments of the other scheme, None where they were left out.
+
+    Raises:
+        ArgumentError: naming the first that was given.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(name, f"is {value!r}, but scheme={scheme!r} has none", "leave it out, or choose the other scheme")
+
+
 def tau_of(tau: float | str, depth: int, width: int) -> float:
     r"""AZ's residual scale: $1/L$, $1/(L\log m)$, $1/\sqrt L$, 1, or a number.
 
@@ -180,12 +195,14 @@ def tau_of(tau: float | str, depth: int, width: int) -> float:
     return float(tau)
 
 
-def c_res_of(c_res: float) -> float:
-    r"""DU's $0 < c_{res} < 1$.
+def c_res_of(c_res: float | None) -> float:
+    r"""DU's $0 < c_{res} < 1$, 0.9 where none is given.
 
     Raises:
         ArgumentError: outside.
     """
+    if c_res is None:
+        return 0.9
     if not (isinstance(c_res, int | float) and 0 < c_res < 1):
         raise ArgumentError("c_res", f"is {c_res!r}", "pass a number strictly between 0 and 1 (DU section 3.1)")
     return float(c_res)

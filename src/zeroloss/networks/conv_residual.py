@@ -11,7 +11,7 @@ from torch import nn
 
 from zeroloss.networks.activations import Activation
 from zeroloss.networks.architecture import Architecture, Network, train_only
-from zeroloss.networks.arguments import Draw, c_res_of, draw_of, image_of, same_widths, tau_of, widths_of
+from zeroloss.networks.arguments import Draw, c_res_of, draw_of, image_of, refuse_for, same_widths, tau_of, widths_of
 from zeroloss.networks.layers import Residual, Scale
 
 
@@ -25,8 +25,8 @@ def conv_resnet(
     scheme: str = "du",
     kernel: int | Sequence[int] = 3,
     padding: str = "zeros",
-    c_res: float = 0.9,
-    tau: float | str = "1/L",
+    c_res: float | None = None,
+    tau: float | str | None = None,
     trained: str | Iterable[str] | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
@@ -49,7 +49,7 @@ def conv_resnet(
         scheme: ``"du"`` or ``"allen-zhu"``.
         kernel: side of the patches, or (height, width); odd.
         padding: ``"zeros"`` or ``"circular"``.
-        c_res: DU: $0 < c_{res} < 1$.
+        c_res: DU: $0 < c_{res} < 1$; None for 0.9.
         tau: AZ's residual scale, as for :func:`resnet`.
         trained: names of the layers to train (W1, ..., a; A, W1, ..., B), ``"all"``, or None for what the scheme says.
         seed: of the draw; the same for every dtype.
@@ -69,10 +69,12 @@ def conv_resnet(
     image, sides = image_of(inputs, kernel, padding)
     draw = draw_of(image, depth, outputs, activation, scheme, seed, dtype)
     if scheme == "allen-zhu":
+        refuse_for(scheme, c_res=c_res)
         widths = widths_of(width, depth + 1, "L+1 = depth + 1")
-        share, constant = tau_of(tau, depth, same_widths(widths[:-1])), 0.0
+        share, constant = tau_of("1/L" if tau is None else tau, depth, same_widths(widths[:-1])), 0.0
         layers = _allen_zhu(draw, image, widths, outputs, sides, padding, share)
     else:
+        refuse_for(scheme, tau=tau)
         widths = widths_of(width, depth, "H = depth")
         share, constant = 0.0, c_res_of(c_res)
         layers = _du(draw, image, (same_widths(widths), depth), outputs, sides, padding, constant)

@@ -12,7 +12,7 @@ from torch import nn
 from zeroloss.errors import unknown_name
 from zeroloss.networks.activations import Activation
 from zeroloss.networks.architecture import Architecture, Network, train_only
-from zeroloss.networks.arguments import Draw, draw_of, image_of, widths_of
+from zeroloss.networks.arguments import Draw, draw_of, image_of, refuse_for, widths_of
 from zeroloss.networks.layers import Scale
 
 VARIANCES = ("preserve", "kaiming")
@@ -28,7 +28,7 @@ def cnn(
     scheme: str = "allen-zhu",
     kernel: int | Sequence[int] = 3,
     padding: str = "circular",
-    variance: str = "preserve",
+    variance: str | None = None,
     trained: str | Iterable[str] | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
@@ -40,6 +40,8 @@ def cnn(
     (THEORY 1.10): $2/(qm_l)$ for $A$ and the convolutions, $2/m_L$ for $W_L$, $1/k$ for $B$ ($c_\sigma$ for 2 with another
     activation). This is exact with circular padding; with zeros the points at the border are covered less than q times, and norms
     shrink. Only $W_1..W_L$ are trained.
+    With an activation that is not positively homogeneous (any but relu, leaky_relu and abs) AZ's scheme keeps no norms: its
+    pre-activations have size $m^{-1/2}$, where $c_\sigma$ of a unit Gaussian says little.
     DU has no convolutional network without skips; ``scheme="du"`` is ours by analogy:
     $x^{(h)}=\sqrt{c_\sigma/(qm_h)}\,\sigma(W^{(h)}\phi_h(x^{(h-1)}))$, $f=\langle a,x^{(H)}\rangle$, every weight $N(0,1)$, all
     trained.
@@ -53,7 +55,7 @@ def cnn(
         scheme: ``"allen-zhu"`` or ``"du"``.
         kernel: side of the patches, or (height, width); odd.
         padding: ``"circular"`` or ``"zeros"``.
-        variance: AZ: ``"preserve"`` as above, or ``"kaiming"``, $2/\text{fan-in}$ for every hidden layer.
+        variance: AZ: ``"preserve"`` (None) as above, or ``"kaiming"``, $2/\text{fan-in}$ for every hidden layer.
         trained: names of the layers to train (A, W1, ..., B or a), ``"all"``, or None for what the scheme says.
         seed: of the draw; the same for every dtype.
         dtype: of the weights.
@@ -71,12 +73,13 @@ def cnn(
     """
     image, sides = image_of(inputs, kernel, padding)
     draw = draw_of(image, depth, outputs, activation, scheme, seed, dtype)
-    if variance not in VARIANCES:
+    if variance is not None and variance not in VARIANCES:
         raise unknown_name("variance", variance, VARIANCES)
     if scheme == "allen-zhu":
         widths = widths_of(width, depth + 1, "L+1 = depth + 1")
-        layers = _allen_zhu(draw, image, widths, outputs, sides, padding, variance)
+        layers = _allen_zhu(draw, image, widths, outputs, sides, padding, variance or "preserve")
     else:
+        refuse_for(scheme, variance=variance)
         widths = widths_of(width, depth, "H = depth")
         layers = _du(draw, image, widths, outputs, sides, padding)
     made = Architecture("cnn", scheme, image, widths, depth, outputs, draw.sigma.name, kernel=sides, padding=padding)

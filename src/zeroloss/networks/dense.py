@@ -31,6 +31,8 @@ def fully_connected(
 
     AZ (section 2): $h_0=\phi(Ax)$, $h_l=\phi(W_lh_{l-1})$ for $l=1..L$, $f=Bh_L$, with variances $2/m_l$ for $A$ and
     $W_l$ (fan-out; $c_\sigma/m_l$ for another activation) and $1/k$ for $B$; only $W_1..W_L$ are trained.
+    With an activation that is not positively homogeneous (any but relu, leaky_relu and abs) AZ's scheme keeps no norms: its
+    pre-activations have size $m^{-1/2}$, where $c_\sigma$ of a unit Gaussian says little.
     DU (section 3.1): $x^{(h)}=\sqrt{c_\sigma/m_h}\,\sigma(W^{(h)}x^{(h-1)})$ for $h=1..H$, $f=a^\top x^{(H)}$, every weight
     $N(0,1)$, all trained.
 

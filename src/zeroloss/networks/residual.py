@@ -12,7 +12,7 @@ from torch import nn
 from zeroloss.errors import ArgumentError
 from zeroloss.networks.activations import Activation
 from zeroloss.networks.architecture import Architecture, Network, train_only
-from zeroloss.networks.arguments import Draw, c_res_of, draw_of, features_of, same_widths, tau_of, widths_of
+from zeroloss.networks.arguments import Draw, c_res_of, draw_of, features_of, refuse_for, same_widths, tau_of, widths_of
 from zeroloss.networks.layers import Residual, Scale
 
 
@@ -24,10 +24,10 @@ def resnet(
     *,
     activation: str | Activation = "relu",
     scheme: str = "allen-zhu",
-    tau: float | str = "1/L",
-    block: int = 1,
-    last_plain: bool = False,
-    c_res: float = 0.9,
+    tau: float | str | None = None,
+    block: int | None = None,
+    last_plain: bool | None = None,
+    c_res: float | None = None,
     trained: str | Iterable[str] | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
@@ -38,6 +38,8 @@ def resnet(
     $\phi(h+W_{l,2}\phi(W_{l,1}h))$ and $\phi(h+W_{l,3}\phi(W_{l,2}\phi(W_{l,1}h)))$. Variances: $2/m$ for $A$ and the inner
     matrices, $2\tau^2/m$ for a block's last one, $1/k$ for $B$ (THEORY 1.10; $c_\sigma$ for 2 with another activation).
     $(1+\tau^2)^L \le \mathbb{E}\|h_L\|^2/\|h_0\|^2 \le (1+2\tau^2)^L$. Only the $W$ are trained.
+    With an activation that is not positively homogeneous (any but relu, leaky_relu and abs) AZ's scheme keeps no norms: its
+    pre-activations have size $m^{-1/2}$, where $c_\sigma$ of a unit Gaussian says little.
     DU (section 3.1): $x^{(1)}=\sqrt{c_\sigma/m}\,\sigma(W^{(1)}x)$,
     $x^{(h)}=x^{(h-1)}+\frac{c_{res}}{H\sqrt m}\sigma(W^{(h)}x^{(h-1)})$ for $h=2..H$, $f=a^\top x^{(H)}$, every weight
     $N(0,1)$, all trained.
@@ -50,10 +52,10 @@ def resnet(
         outputs: k.
         activation: a name in :data:`zeroloss.networks.ACTIVATIONS`, or an ``Activation`` of your own.
         scheme: ``"allen-zhu"`` or ``"du"``.
-        tau: AZ's residual scale: ``"1/L"``, ``"1/(L log m)"``, ``"1/sqrt(L)"``, ``"1"`` or a number.
-        block: AZ: how many matrices a block has, 1, 2 or 3.
+        tau: AZ's residual scale: ``"1/L"``, ``"1/(L log m)"``, ``"1/sqrt(L)"``, ``"1"`` or a number; None for ``"1/L"``.
+        block: AZ: how many matrices a block has, 1 (None), 2 or 3.
         last_plain: AZ: whether the last hidden layer is $\phi(W_Lh_{L-1})$, variance $2/m$, without a skip.
-        c_res: DU: $0 < c_{res} < 1$.
+        c_res: DU: $0 < c_{res} < 1$; None for 0.9.
         trained: names of the layers to train (A, W1 or W1_1, ..., B or a), ``"all"``, or None for what the scheme says.
         seed: of the draw; the same for every dtype.
         dtype: of the weights.
@@ -72,8 +74,12 @@ def resnet(
     """
     draw = draw_of(features_of(inputs), depth, outputs, activation, scheme, seed, dtype)
     if scheme == "allen-zhu":
-        network = _allen_zhu(draw, inputs, widths_of(width, depth + 1, "L+1 = depth + 1"), outputs, tau, block, last_plain)
+        refuse_for(scheme, c_res=c_res)
+        widths = widths_of(width, depth + 1, "L+1 = depth + 1")
+        share = "1/L" if tau is None else tau
+        network = _allen_zhu(draw, inputs, widths, outputs, share, 1 if block is None else block, bool(last_plain))
     else:
+        refuse_for(scheme, tau=tau, block=block, last_plain=last_plain)
         network = _du(draw, inputs, widths_of(width, depth, "H = depth"), outputs, c_res_of(c_res))
     train_only(network, trained)
     return network

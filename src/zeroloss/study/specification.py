@@ -13,7 +13,7 @@ import tomli_w
 
 from zeroloss.errors import ArgumentError, FileError, unknown_name
 from zeroloss.networks import ACTIVATIONS, SCHEMES
-from zeroloss.training import LOSSES, check_budget, check_step
+from zeroloss.training import LOSSES, check_budget, check_momentum, check_schedule, check_step
 
 FAMILIES = ("fully_connected", "resnet", "cnn", "conv_resnet")
 LABELS = ("true", "random", "noisy")
@@ -43,6 +43,8 @@ class DataSpec:
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
             raise unknown_name("labels", self.labels, LABELS)
+        if not 0 <= self.noise <= 1:
+            raise ArgumentError("noise", f"is {self.noise!r}", "pass a share of the labels, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,10 @@ class TrainingSpec:
             raise unknown_name("loss", self.loss, LOSSES)
         check_budget(self.max_steps, self.until)
         check_step(self.step)
+        check_momentum(self.momentum)
+        check_schedule(self.schedule)
+        if self.batch is not None and self.batch < 1:
+            raise ArgumentError("batch", f"is {self.batch}", "pass a whole number of at least 1")
 
 
 # two digits that look alike, and few enough rows that the whole spectrum is at hand

@@ -8,6 +8,7 @@ from zeroloss.training.function_space import forecast_descent
 from zeroloss.training.linearised import Linearised, linearise, predict_descent
 from zeroloss.training.losses import LOSSES, Loss, find_loss
 from zeroloss.training.probes import FULL_GRAM, Prober
+from zeroloss.training.schedule import check_momentum, check_schedule
 from zeroloss.training.steps import AUTO_FRACTION, check_budget, check_step, expected_smoothness, step_size, theory_step
 from zeroloss.training.trajectory import Probe, Status, Trajectory
 
@@ -24,6 +25,8 @@ __all__ = [
     "Status",
     "Trajectory",
     "check_budget",
+    "check_momentum",
+    "check_schedule",
     "check_step",
     "descend",
     "expected_smoothness",

@@ -125,9 +125,11 @@ def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
             str(state["status"]),
             {name.removeprefix("weights:"): value for name, value in tensors.items()},
         )
+        if not (steps and len(steps) == len(loss) and len(accuracy) in (0, len(steps)) and steps[0] == 0):
+            raise ValueError("records of unequal length")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FileError(path, f"is damaged ({type(error).__name__})", "delete it to train from the start") from error
-    if header["mark"] != mark:
+    if header.get("mark") != mark:
         raise FileError(path, "belongs to a run with other weights, data or settings", "delete it, or use another folder")
     return found
 

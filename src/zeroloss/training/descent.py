@@ -3,21 +3,21 @@ r"""Gradient descent, full-batch or stochastic, on the papers' objective $F=\sum
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from zeroloss.data import Dataset
-from zeroloss.errors import ArgumentError
+from zeroloss.errors import ArgumentError, FileError
 from zeroloss.gram import forward, match
 from zeroloss.training.batches import make_batches
 from zeroloss.training.checkpoint import Checkpoint, fingerprint, read_checkpoint, write_checkpoint
 from zeroloss.training.losses import Loss, find_loss
 from zeroloss.training.probes import Prober
 from zeroloss.training.record import Goal, Record
-from zeroloss.training.schedule import Schedule, check_momentum, check_schedule, factor_at
+from zeroloss.training.schedule import check_momentum, check_schedule, factor_at
 from zeroloss.training.steps import check_step, step_size
 from zeroloss.training.trajectory import Probe, Status, Trajectory
 from zeroloss.training.weights import Weights
@@ -34,7 +34,7 @@ def descend(
     batch: int | None = None,
     replacement: bool = False,
     momentum: float = 0.0,
-    schedule: Schedule = (),
+    schedule: Iterable[Sequence[float]] = (),
     max_steps: int = 10_000,
     until: float = 1e-8,
     stop_when_fitted: bool = False,
@@ -87,7 +87,7 @@ def descend(
     chosen, goal, asked = find_loss(loss), Goal(max_steps, until, stop_when_fitted), _asked(probes)
     check_step(step)
     check_momentum(momentum)
-    check_schedule(schedule)
+    schedule = check_schedule(schedule)
     _check_module(module, data)
     batches = make_batches(data.n, batch, replacement, seed)
     x, y = match(module, data.x), match(module, data.y)
@@ -98,7 +98,9 @@ def descend(
         rule = step if isinstance(step, str) else f"{step:.6g}"  # not all its digits: with other threads the last ones may differ
         drawn = None if batches.whole else batches
         mark = fingerprint(
-            module, data, f"{chosen.name} {rule} {drawn} {momentum!r} {schedule!r} {until!r} {stop_when_fitted} {sorted(asked)}"
+            module,
+            data,
+            f"{module!r} {chosen.name} {rule} {drawn} {momentum!r} {schedule!r} {until!r} {stop_when_fitted} {sorted(asked)}",
         )
         found = read_checkpoint(path, mark)
     taken: tuple[Probe, ...] = ()
@@ -106,8 +108,10 @@ def descend(
     if found is not None:
         k, taken, seconds = found.step, found.probes, found.seconds
         record.resume(found.steps, found.loss, found.accuracy)
-        if found.steps[-1:] == [k] and (status := record.status) is not None:  # ended, and the budget is not larger now
-            weights.restore(found.weights)
+        if (
+            found.steps[-1:] == [k] and record.due(k) and (status := record.status) is not None
+        ):  # ended, and the budget is not larger now
+            _restore(weights, found, path)
             return record.trajectory(status, found.step_size, taken, seconds)
         record.forget(k)
         taken = tuple(p for p in taken if p.step < k)
@@ -115,7 +119,7 @@ def descend(
     plain = chosen.name == "squared" and batches.whole and not momentum and not schedule
     prober = Prober(module, data, chosen, eta, until, forecasts=plain) if asked else None
     if found is not None:
-        weights.restore(found.weights)
+        _restore(weights, found, path)
 
     clock = saved = time.perf_counter()
     while True:
@@ -124,7 +128,7 @@ def descend(
             with torch.set_grad_enabled(rows is None):
                 done = weights.forward(x)
             status = record.add(k, done.outputs.detach())
-            if status is None and record.still:
+            if status is None and record.still and rows is None:  # of mini-batches some may still move
                 again = weights.forward(x)
                 if weights.at_rest(again, chosen.gradient(again.outputs.detach(), y)):
                     status = Status.MAX_STEPS
@@ -176,6 +180,13 @@ def _checkpoint(
     k: int, eta: float, record: Record, probes: tuple[Probe, ...], seconds: float, status: str, weights: Weights
 ) -> Checkpoint:
     return Checkpoint(k, eta, record.steps, record.losses, record.accuracies, probes, seconds, status, weights.state)
+
+
+def _restore(weights: Weights, found: Checkpoint, path: Path | None) -> None:
+    try:
+        weights.restore(found.weights)
+    except ValueError as error:
+        raise FileError(path or "", f"is damaged ({error})", "delete it to train from the start") from error
 
 
 def _check_module(module: nn.Module, data: Dataset) -> None:

@@ -3,6 +3,7 @@ r"""The forecast for any loss and sampling: the run itself, in the space of outp
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from zeroloss.spectrum.extremes import symmetric
 from zeroloss.training.batches import make_batches
 from zeroloss.training.losses import Loss, find_loss
 from zeroloss.training.record import Goal, Record
-from zeroloss.training.schedule import Schedule, check_momentum, check_schedule, factor_at
+from zeroloss.training.schedule import check_momentum, check_schedule, factor_at
 from zeroloss.training.trajectory import Trajectory
 from zeroloss.typing import Targets
 
@@ -28,7 +29,7 @@ def forecast_descent(
     batch: int | None = None,
     replacement: bool = False,
     momentum: float = 0.0,
-    schedule: Schedule = (),
+    schedule: Iterable[Sequence[float]] = (),
     max_steps: int = 10_000,
     until: float = 1e-8,
     seed: int = 0,
@@ -70,7 +71,7 @@ def forecast_descent(
     if isinstance(step, bool) or not isinstance(step, int | float) or not (math.isfinite(step) and step > 0):
         raise ArgumentError("step", f"is {step!r}", "pass a positive number")
     check_momentum(momentum)
-    check_schedule(schedule)
+    schedule = check_schedule(schedule)
     loss = find_loss(loss)
     matrix = torch.from_numpy(symmetric(kernel))
     values, y = (t.detach().to(device="cpu", dtype=torch.float64).contiguous() for t in (outputs, targets))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zeroloss.errors import unknown_name
+from zeroloss.errors import ArgumentError, unknown_name
 from zeroloss.training.targets import Kind
 
 
@@ -61,7 +61,9 @@ class Loss:
             >>> find_loss("log_cosh").dominance_within(1.0)  # tanh(1)^2 / log cosh 1
             1.33713...
         """
-        return self.dominance if self.local_dominance is None else self.local_dominance(radius)
+        if not radius > 0:
+            raise ArgumentError("radius", f"is {radius!r}", "pass a positive number")
+        return self.dominance if self.local_dominance is None else self.local_dominance(max(radius, 1e-100))  # squares underflow
 
 
 def find_loss(loss: str | Loss) -> Loss:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from zeroloss.errors import ArgumentError
 
 Schedule = tuple[tuple[int, float], ...]
 
 
-def check_schedule(schedule: Schedule) -> None:
-    """Refuse what is not pairs of ascending first steps and positive factors.
+def check_schedule(schedule: Iterable[Sequence[float]]) -> Schedule:
+    """A schedule as a tuple of pairs; refuses what is not pairs of ascending first steps and positive factors.
 
     Raises:
         ArgumentError: saying which pair.
+
+    Example:
+        >>> check_schedule([[100, 0.1]])
+        ((100, 0.1),)
     """
-    last = -1
-    for pair in schedule:
-        whole = len(pair) == 2 and isinstance(pair[0], int) and not isinstance(pair[0], bool)
+    remedy = "pass (first_step, factor) pairs, steps ascending from 0, factors positive"
+    if not isinstance(schedule, Iterable):
+        raise ArgumentError("schedule", f"is {schedule!r}", remedy)
+    pairs, last = tuple(schedule), -1
+    for pair in pairs:
+        whole = isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], int) and not isinstance(pair[0], bool)
         if not whole or not (isinstance(pair[1], int | float) and math.isfinite(pair[1]) and pair[1] > 0) or pair[0] <= last:
-            raise ArgumentError(
-                "schedule", f"contains {pair!r}", "pass (first_step, factor) pairs, steps ascending from 0, factors positive"
-            )
-        last = pair[0]
+            raise ArgumentError("schedule", f"contains {pair!r}", remedy)
+        last = int(pair[0])
+    return tuple((int(first), float(factor)) for first, factor in pairs)
 
 
 def factor_at(schedule: Schedule, step: int) -> float:

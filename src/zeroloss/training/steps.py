@@ -159,10 +159,10 @@ def theory_step(module: nn.Module, data: Dataset) -> float:
         raise ArgumentError("step", "is 'theory' for a module that no builder made", "pass 'auto' or a number")
     a, n = module.architecture, data.n
     if a.scheme == "allen-zhu":
-        eta = a.outputs * data.separation / (n**4 * a.depth**2 * a.width) if n > 1 else math.inf
+        eta = a.outputs * data.separation / (n**4 * a.depth**2 * max(a.widths)) if n > 1 else math.inf
     else:
         smallest = extremes(limit_kernel(module, "last-hidden")(data.x)).smallest
-        eta = smallest / (n**2 * 2**a.depth) if a.family == "fully_connected" else smallest * a.depth**2 / n**2
+        eta = smallest / (n**2 * 2**a.depth) if a.family in ("fully_connected", "cnn") else smallest * a.depth**2 / n**2
     if not (math.isfinite(eta) and eta > 0):
         raise ArgumentError(
             "step", f"is 'theory', which gives {eta} on this data", "remove duplicate or parallel rows, or pass 'auto'"
