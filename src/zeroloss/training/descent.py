@@ -3,8 +3,9 @@ r"""Gradient descent, full-batch or stochastic, on the papers' objective $F=\sum
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ def descend(
     batch: int | None = None,
     replacement: bool = False,
     momentum: float = 0.0,
-    schedule: Iterable[Sequence[float]] = (),
+    schedule: Iterable[Any] = (),
     max_steps: int = 10_000,
     until: float = 1e-8,
     stop_when_fitted: bool = False,

@@ -3,7 +3,8 @@ r"""The forecast for any loss and sampling: the run itself, in the space of outp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,7 +30,7 @@ def forecast_descent(
     batch: int | None = None,
     replacement: bool = False,
     momentum: float = 0.0,
-    schedule: Iterable[Sequence[float]] = (),
+    schedule: Iterable[Any] = (),
     max_steps: int = 10_000,
     until: float = 1e-8,
     seed: int = 0,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from zeroloss.errors import ArgumentError
 
 Schedule = tuple[tuple[int, float], ...]
 
 
-def check_schedule(schedule: Iterable[Sequence[float]]) -> Schedule:
+def check_schedule(schedule: Iterable[Any]) -> Schedule:
     """A schedule as a tuple of pairs; refuses what is not pairs of ascending first steps and positive factors.
 
     Raises:
