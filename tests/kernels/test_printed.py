@@ -90,15 +90,15 @@ def test_our_copies_are_what_is_printed(depth):
 def test_equal_norms_hide_the_swap(activation):
     """T2 is harmless where all rows have one norm, and then every share agrees."""
     x = rows(5, 4)
-    ours = torch.stack(list(layer_kernels(resnet(4, 8, 3, activation=activation), x).values()))
+    ours = torch.stack(list(layer_kernels(resnet(4, 8, 3, scheme="du", activation=activation), x).values()))
     assert torch.allclose(printed_resnet(x, 3, activation=activation), ours, rtol=1e-12)
 
 
 def test_du_02_finite_resnets_side_with_the_corrected_recursion():
     """T2: the last two shares, at norms from 0.4 to 1.6."""
     x, depth, m = unequal_rows(), 8, 512
-    found = mean_kernels(lambda seed: resnet(10, m, depth, seed=seed, dtype=torch.float32), x, 24)
-    ours, printed = layer_kernels(resnet(10, m, depth), x), printed_resnet(x, depth)
+    found = mean_kernels(lambda seed: resnet(10, m, depth, scheme="du", seed=seed, dtype=torch.float32), x, 24)
+    ours, printed = layer_kernels(resnet(10, m, depth, scheme="du"), x), printed_resnet(x, depth)
     for index, name in ((depth - 1, f"block{depth}.W{depth}"), (depth, "a")):
         assert 2 * relative(ours[name], found[name]) < relative(printed[index], found[name]), name
 

@@ -172,11 +172,11 @@ def test_quartic_falls_like_one_over_t_squared_and_squared_like_an_exponential()
         net = torch.nn.Linear(1, 1, bias=False).double()
         with torch.no_grad():
             net.weight.fill_(0.0)
-        run = descend(net, data, loss=name, step=0.1, max_steps=20_000, until=0.0)
+        run = descend(net, data, loss=name, step=0.1, max_steps=2_000, until=0.0)
         slopes[name] = (
-            float((run.loss[20_000] / run.loss[2_000]).log() / math.log(10)) if name == "quartic" else float(run.loss[200])
+            float((run.loss[2_000] / run.loss[200]).log() / math.log(10)) if name == "quartic" else float(run.loss[200])
         )
-    assert slopes["quartic"] == pytest.approx(-2, abs=0.01)
+    assert slopes["quartic"] == pytest.approx(-2, abs=0.1)
     assert slopes["squared"] == pytest.approx(0.5 * 0.9**400, rel=1e-6)
 
 

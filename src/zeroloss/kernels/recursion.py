@@ -235,7 +235,9 @@ def _convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module, int],
     height, width = state.pixels
     if min(patches.out_size((height, width))) < 1:
         raise ArgumentError("module", f"leaves nothing of images of {state.size} at {name!r}", "pass larger images, or pad them")
-    carried = replace(state, pairs=patches.pairs(state.pairs), tangent=patches.sums(state.tangent))
+    pairs = patches.pairs(state.pairs)
+    means = (torch.zeros_like(pairs.left), torch.zeros_like(pairs.right))  # of sums with fresh weights
+    carried = replace(state, pairs=pairs, mean_left=means[0], mean_right=means[1], tangent=patches.sums(state.tangent))
     return _weights(layer, layer.out_channels, carried, parts)
 
 
