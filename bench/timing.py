@@ -1,4 +1,4 @@
-"""Timing two things by turns, so that a drifting machine drifts under both."""
+"""Timing things by turns, so that a drifting machine drifts under all of them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import time
 from collections.abc import Callable
 
 
-def by_turns(first: Callable[[], object], second: Callable[[], object], rounds: int = 7) -> tuple[float, float]:
+def by_turns(*calls: Callable[[], object], rounds: int = 7) -> tuple[float, ...]:
     """Best time of each over alternating rounds, after one round to warm up.
 
     Args:
-        first: one thing.
-        second: the other.
+        calls: what to time.
         rounds: how many counted.
 
     Returns:
-        Seconds of the first and of the second.
+        Seconds of each.
     """
-    best = [float("inf"), float("inf")]
+    best = [float("inf")] * len(calls)
     for turn in range(rounds + 1):
-        for index, call in enumerate((first, second)):
+        for index, call in enumerate(calls):
             start = time.perf_counter()
             call()
             if turn:
                 best[index] = min(best[index], time.perf_counter() - start)
-    return best[0], best[1]
+    return tuple(best)
