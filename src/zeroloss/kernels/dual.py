@@ -48,7 +48,7 @@ def dual(activation: Activation, pairs: Pairs) -> Dual:
     Returns:
         Its moments, exact to about 1e-15 relative to the diagonal where it is smooth or has its only kink at zero, to about 1e-13 where
         it is otherwise piecewise linear. One exception: a kink's slope has a square root at opposite inputs, where it keeps 8 digits
-        (absolute error below 1e-8).
+        (absolute error below 1e-8) unless the pairs carry their coversine.
 
     Raises:
         ArgumentError: where the Hermite series of a steep activation at a large variance, or of one with kinks between which it is
@@ -71,23 +71,39 @@ def dual(activation: Activation, pairs: Pairs) -> Dual:
 
 
 def _homogeneous_dual(pieces: Pieces, pairs: Pairs) -> Dual:
-    r"""Cho and Saul's arc-cosine formulas in the versine, for $\sigma(z)=\alpha z$ above zero and $\beta z$ below.
+    r"""Cho and Saul's arc-cosine formulas, for $\sigma(z)=\alpha z$ above zero and $\beta z$ below.
 
     $\mathbb{E}[u_+v_+] = \tfrac12\sqrt{S_{ii}S_{jj}}\,\kappa_1(\rho)$, $\mathbb{E}[u_+(-v)_+]$ the same at $-\rho$, and
-    $\kappa_1(\rho) = \rho+\kappa_1(-\rho)$; so the versine becomes
-    $w - \tfrac{(\alpha-\beta)^2}{\alpha^2+\beta^2}\kappa_1(-\rho)$ with $\kappa_1(-\rho) = (\sin\theta-\theta\cos\theta)/\pi$.
+    $\kappa_1(\rho) = \rho+\kappa_1(-\rho)$; so the versine becomes $w - c\,\kappa_1(-\rho)$ with
+    $c=\tfrac{(\alpha-\beta)^2}{\alpha^2+\beta^2}$ and $\kappa_1(-\rho) = (\sin\theta-\theta\cos\theta)/\pi$. Beyond a right angle the same
+    number is $(2-c) - (1-c)(1+\rho) - c\,\kappa_1(\rho)$, which keeps its digits where $c=2$ (the absolute value) takes it to 0.
     """
     below, above = pieces.slopes
-    theta = 2 * torch.asin((pairs.versine / 2).sqrt().clamp(max=1))
-    square = theta**2
-    # sin t - t cos t = t^3/3 - t^5/30 + t^7/840 - t^9/45360 + ...: below 0.1 the closed form would cancel
-    series = theta * square / 3 * (1 - square / 10 * (1 - square / 28 * (1 - square / 54 * (1 - square / 88))))
-    excess = torch.where(theta < 0.1, series, torch.sin(theta) - theta * torch.cos(theta))
-    power, turn = above**2 + below**2, theta / math.pi
-    versine = (pairs.versine - (above - below) ** 2 / power / math.pi * excess).clamp(0, 2)
-    moments = Pairs(pairs.left * (power / 2), pairs.right * (power / 2), versine)
+    power = above**2 + below**2
+    bend = (above - below) ** 2 / power
+    theta = pairs.angle
+    wide = theta > math.pi / 2
+    opposite = 2 - pairs.versine if pairs.coversine is None else pairs.coversine
+    turned = torch.where(wide, math.pi - theta, theta)
+    if pairs.coversine is not None:  # pi - theta has lost what 1 + rho knows
+        turned = torch.where(wide, 2 * torch.atan2(opposite.sqrt(), pairs.versine.sqrt()), turned)
+    folded = bend / math.pi * _excess(turned)
+    versine = torch.where(wide, (2 - bend) - (1 - bend) * opposite - folded, pairs.versine - folded).clamp(0, 2)
+    coversine = torch.where(wide, bend + (1 - bend) * opposite + folded, 2 - versine).clamp(0, 2)
+    moments = Pairs(pairs.left * (power / 2), pairs.right * (power / 2), versine, coversine)
     mean = (above - below) / math.sqrt(2 * math.pi)
-    return Dual(moments, power / 2 * (1 - turn) + above * below * turn, pairs.left.sqrt() * mean, pairs.right.sqrt() * mean)
+    # (power / 2)(1 - theta / pi) + alpha beta theta / pi, from whichever end of the turn is nearer
+    slope = torch.where(wide, above * below + (power / 2 - above * below) / math.pi * turned, power / 2 * (1 - turned / math.pi))
+    slope = torch.where(wide, slope, slope + above * below / math.pi * turned)
+    return Dual(moments, slope, pairs.left.sqrt() * mean, pairs.right.sqrt() * mean)
+
+
+def _excess(theta: Tensor) -> Tensor:
+    r"""$\sin\theta-\theta\cos\theta$ on $[0, \pi/2]$."""
+    square = theta**2
+    # t^3/3 - t^5/30 + t^7/840 - t^9/45360 + ...: below 0.1 the closed form would cancel
+    series = theta * square / 3 * (1 - square / 10 * (1 - square / 28 * (1 - square / 54 * (1 - square / 88))))
+    return torch.where(theta < 0.1, series, torch.sin(theta) - theta * torch.cos(theta))
 
 
 def _piecewise_dual(pieces: Pieces, pairs: Pairs) -> Dual:

@@ -1,7 +1,8 @@
 r"""Pairs of inputs as the limit sees them: two second moments and how far the correlation is from 1.
 
 Every recursion below carries $w = 1-\rho$ and never $\rho$: for near duplicates $\rho$ has lost the digits that decide
-$\lambda_{\min}$, while $w$ keeps them (KERNELS, "The Gram must not lose the digits").
+$\lambda_{\min}$, while $w$ keeps them (KERNELS, "The Gram must not lose the digits"). Where two inputs are nearly opposite $w$ has
+lost them in turn, and $1+\rho$ is carried beside it for as long as somebody knows it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,19 @@ class Pairs:
         left: $S_{ii}$ of the first set, n1 (n1×h×w for images, and so below).
         right: $S_{jj}$ of the second set, n2.
         versine: $w_{ij} = 1 - S_{ij}/\sqrt{S_{ii}S_{jj}} \in [0, 2]$, n1×n2; exactly 0 where both inputs are one.
+        coversine: $1+\rho_{ij}$, n1×n2, for those who know it to more digits than $2-w_{ij}$ has.
     """
 
     left: Float[Tensor, " n1 *pixels"]
     right: Float[Tensor, " n2 *pixels"]
     versine: Float[Tensor, "n1 n2 *pixels"]
+    coversine: Float[Tensor, "n1 n2 *pixels"] | None = None
+
+    @property
+    def angle(self) -> Float[Tensor, "n1 n2 *pixels"]:
+        r"""$\theta=\arccos\rho$, with its digits at both ends."""
+        opposite = 2 - self.versine if self.coversine is None else self.coversine
+        return 2 * torch.atan2(self.versine.sqrt(), opposite.sqrt())
 
     @property
     def scale(self) -> Float[Tensor, "n1 n2 *pixels"]:
@@ -46,7 +55,7 @@ class Pairs:
 
     def times(self, factor: float) -> Pairs:
         """The moments of a coordinate multiplied by the square root of ``factor``."""
-        return Pairs(self.left * factor, self.right * factor, self.versine)
+        return Pairs(self.left * factor, self.right * factor, self.versine, self.coversine)
 
     def plus_constant(self, variance: float) -> Pairs:
         r"""The moments after adding one shared independent variable of that variance (a random bias).
@@ -94,9 +103,8 @@ def from_half_distances(left: Tensor, right: Tensor, half_distances: Tensor) -> 
 def input_pairs(x1: Float[Tensor, "n1 d *pixels"], x2: Float[Tensor, "n2 d *pixels"] | None = None) -> Pairs:
     r"""Second moments of the inputs, $S_{ij} = \langle x_i, x_j\rangle/d$, exact to rounding for near duplicates too.
 
-    $1-\cos$ comes from one matrix product; where it is below 0.02 it is formed again from the difference
-    $\delta = x_i-x_j$: $w = (\|\delta\|^2 - (\|x_i\|-\|x_j\|)^2)/(2\|x_i\|\|x_j\|)$, with
-    $\|x_i\|-\|x_j\| = \langle\delta, x_i+x_j\rangle/(\|x_i\|+\|x_j\|)$.
+    $1-\cos$ comes from one matrix product of unit vectors $u_i$; where it is below 0.02 it is formed again as
+    $w = \tfrac12\|u_i-u_j\|^2$, and where $1+\cos$ is, that as $\tfrac12\|u_i+u_j\|^2$.
 
     Args:
         x1: n1×d rows, or n1×d×h×w images of d channels, which are taken pixel by pixel; float64.
@@ -116,26 +124,23 @@ def input_pairs(x1: Float[Tensor, "n1 d *pixels"], x2: Float[Tensor, "n2 d *pixe
     unit1 = points1 / torch.where(norms1 > 0, norms1, torch.ones_like(norms1))[:, :, None]
     unit2 = points2 / torch.where(norms2 > 0, norms2, torch.ones_like(norms2))[:, :, None]
     versine = 1 - unit1 @ unit2.mT  # a zero point gets 1, so its products are 0
-    close = torch.nonzero(versine < NEAR)
-    d = x1.shape[1]
-    chunk = max(1, 1_000_000 // d)
-    for start in range(0, len(close), chunk):
-        pixel, i, j = close[start : start + chunk].unbind(dim=1)
-        # on the unit sphere the products below can neither overflow nor underflow; rounding a row to unit norm moves it by less
-        # than half a unit in the last place, so exact differences are taken of the rows themselves
-        size = torch.maximum(norms1[pixel, i], norms2[pixel, j])[:, None]
-        a, b = points1[pixel, i] / size, points2[pixel, j] / size
-        delta = (points1[pixel, i] - points2[pixel, j]) / size
-        na, nb = norms1[pixel, i] / size[:, 0], norms2[pixel, j] / size[:, 0]
-        gap = (delta * (a + b)).sum(dim=1) / (na + nb)
-        versine[pixel, i, j] = ((delta**2).sum(dim=1) - gap**2) / (2 * na * nb)
-    versine = versine.clamp(0, 2)
+    coversine = 2 - versine
+    for values, sign in ((versine, -1.0), (coversine, 1.0)):
+        close = torch.nonzero(values < NEAR)
+        chunk = max(1, 1_000_000 // x1.shape[1])
+        for start in range(0, len(close), chunk):
+            pixel, i, j = close[start : start + chunk].unbind(dim=1)
+            # of unit vectors, which can neither overflow nor underflow: their rounding moves the angle by 1e-16 and no more
+            values[pixel, i, j] = 0.5 * (unit1[pixel, i] + sign * unit2[pixel, j]).square().sum(dim=1)
+    # the exact one decides the other, so that they are 1 - rho and 1 + rho of one rho
+    versine = torch.where(coversine < NEAR, 2 - coversine, versine).clamp(0, 2)
     if x2 is None:
-        versine = (versine + versine.mT) / 2
+        versine, coversine = ((values + values.mT) / 2 for values in (versine, coversine))
         versine.diagonal(dim1=1, dim2=2).copy_(norms1 == 0)
+    coversine = torch.where(versine < 1, 2 - versine, coversine)
     pixels = x1.shape[2:]
-    left, right = norms1**2 / d, norms2**2 / d
-    return Pairs(_by_input(left, pixels), _by_input(right, pixels), _by_input(versine, pixels))
+    left, right = norms1**2 / x1.shape[1], norms2**2 / x1.shape[1]
+    return Pairs(*(_by_input(values, pixels) for values in (left, right, versine, coversine)))
 
 
 def _points(x: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def piecewise_sums(pieces: Pieces, pairs: Pairs) -> tuple[Float[Tensor, "n1 n2 *
     p, q = left[:, None], right[None]
     gap, level = _aligned(pieces, p, q)
     correction, drop = torch.zeros_like(pairs.versine), torch.zeros_like(pairs.versine)
-    theta = 2 * torch.asin((pairs.versine / 2).sqrt().clamp(max=1))
+    theta = pairs.angle
     for (c, d), weight in _knot_pairs(pieces).items():
         a, b = ((knot / side).expand_as(theta) for knot, side in ((c, p), (d, q)))
         whole, part = _angle_integrals(a, b, theta)
