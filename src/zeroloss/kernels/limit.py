@@ -12,8 +12,9 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
-from zeroloss.kernels.recursion import State, refuse_tied
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
+from zeroloss.kernels.state import State
+from zeroloss.kernels.structure import refuse_tied
 from zeroloss.kernels.tiles import tiles
 from zeroloss.typing import Inputs
 

@@ -12,59 +12,22 @@ Where an activation follows a skip there is no closed form, and the state is sam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
-from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
-from zeroloss.kernels.particles import Draws, Law, both, gaussian_particles, then
-from zeroloss.kernels.patches import patches_of
-from zeroloss.networks import Activation, GaussianConv2d, GaussianLinear, Residual, Scale, activation_of
+from zeroloss.kernels.pairs import from_half_distances, input_pairs
+from zeroloss.kernels.particles import Draws, both, then
+from zeroloss.kernels.state import State
+from zeroloss.kernels.structure import children_of, refuse_own_forward
+from zeroloss.kernels.weights import through_convolution, through_linear
+from zeroloss.networks import Activation, Residual, Scale, activation_of
 
 POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """What the limit knows about one coordinate of the current layer.
-
-    Args:
-        pairs: second moments, at every pixel of an image.
-        mean_left: the coordinate's mean for the first set of inputs, n1 (n1×h×w for images, and so below).
-        mean_right: the same for the second set, n2.
-        tangent: tangent kernel, one slice a part, p×n1×n2.
-        width: how many coordinates the layer has, at each pixel.
-        gaussian: whether the coordinate is a Gaussian pre-activation.
-        fresh: whether new weights lie between it and where the current branch began, so that its coordinates are independent of those.
-        law: how to sample the coordinate, None before the first weights.
-        draws: where samples come from, None where the module needs none.
-    """
-
-    pairs: Pairs
-    mean_left: Float[Tensor, " n1 *pixels"]
-    mean_right: Float[Tensor, " n2 *pixels"]
-    tangent: Float[Tensor, "p n1 n2 *pixels"]
-    width: int
-    gaussian: bool
-    fresh: bool = False
-    law: Law | None = None
-    draws: Draws | None = None
-
-    @property
-    def pixels(self) -> torch.Size:
-        """Height and width of an image, empty for rows."""
-        return self.pairs.left.shape[1:]
-
-    @property
-    def size(self) -> str:
-        """What one input has become, in words for errors."""
-        return "×".join(map(str, (self.width, *self.pixels)))
 
 
 def walk(
@@ -117,15 +80,15 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
     """
     if isinstance(module, Residual):
         return _skip(module, state, parts, name)
-    _refuse_own_forward(module, name)
+    refuse_own_forward(module, name)
     if isinstance(module, nn.Sequential):
         for child, layer in children_of(module):
             state = advance(layer, state, parts, child if name == "module" else f"{name}.{child}")
         return state
     if isinstance(module, nn.Linear):
-        return _linear(module, state, parts, name)
+        return through_linear(module, state, parts, name)
     if isinstance(module, nn.Conv2d):
-        return _convolution(module, state, parts, name)
+        return through_convolution(module, state, parts, name)
     if isinstance(module, Scale):
         factor = module.factor
         return replace(
@@ -152,118 +115,6 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
         "module",
         f"has a layer {name!r} of type {type(module).__name__}, for which no infinite-width limit is implemented",
         "use Linear, Conv2d, an activation, Elementwise, Scale, Residual, Flatten or Sequential, or ask for gram(module, x)",
-    )
-
-
-def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """A module's children by name, one that stands in two places twice (``named_children`` gives it once)."""
-    return [(name, child) for name, child in module._modules.items() if child is not None]
-
-
-def refuse_tied(module: nn.Module) -> None:
-    """Refuse a module that passes through one layer of weights twice: its uses are not independent.
-
-    Raises:
-        ArgumentError: naming the layer.
-    """
-    seen: set[nn.Module] = set()
-    for name, layer in module.named_modules(remove_duplicate=False):
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
-            continue
-        if layer in seen:
-            raise ArgumentError(
-                "module",
-                f"uses one layer twice, again at {name!r}",
-                "give every use a layer of its own, or ask for gram(module, x)",
-            )
-        seen.add(layer)
-
-
-_KNOWN = (nn.Sequential, nn.Linear, nn.Conv2d)
-
-
-def _refuse_own_forward(module: nn.Module, name: str) -> None:
-    """A subclass that computes something of its own is not the layer that it derives from."""
-    for kind in _KNOWN:
-        if isinstance(module, kind) and (type(module).forward is not kind.forward or is_parametrized(module)):
-            how = "parametrised weights" if is_parametrized(module) else "a forward of its own"
-            raise ArgumentError(
-                "module",
-                f"has {how} at {name!r} ({type(module).__name__}), and no infinite-width limit is known for it",
-                "build it from Linear, Conv2d, activations, Scale, Residual and Sequential, or ask for gram(module, x)",
-            )
-
-
-def weight_variance(layer: nn.Linear | nn.Conv2d) -> float:
-    """The variance of a layer's initial weights: ours as built, torch's default uniform otherwise.
-
-    Example:
-        >>> round(weight_variance(nn.Linear(3, 5)), 6)  # uniform on +-1/sqrt(3)
-        0.111111
-    """
-    return layer.variance if isinstance(layer, GaussianLinear | GaussianConv2d) else 1 / (3 * _fan_in(layer))
-
-
-def _fan_in(layer: nn.Linear | nn.Conv2d) -> int:
-    return layer.weight[0].numel()
-
-
-def _linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
-    if state.pixels:
-        raise ArgumentError("module", f"applies Linear at {name!r} to images of {state.size}", "put nn.Flatten before it")
-    if layer.in_features != state.width:
-        raise ArgumentError(
-            "module",
-            f"expects {layer.in_features} features at {name!r} but gets {state.width}",
-            "pass rows with as many columns as the first layer has inputs",
-        )
-    return _weights(layer, layer.out_features, state, parts)
-
-
-def _convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
-    if len(state.pixels) != 2:
-        raise ArgumentError(
-            "module", f"applies {type(layer).__name__} at {name!r} to rows", "pass n×c×h×w images, and Flatten later"
-        )
-    if layer.in_channels != state.width:
-        raise ArgumentError(
-            "module",
-            f"expects {layer.in_channels} channels at {name!r} but gets {state.width}",
-            "pass images with as many channels as the first layer has",
-        )
-    patches = patches_of(layer, name)
-    height, width = state.pixels
-    if min(patches.out_size((height, width))) < 1:
-        raise ArgumentError("module", f"leaves nothing of images of {state.size} at {name!r}", "pass larger images, or pad them")
-    pairs = patches.pairs(state.pairs)
-    means = (torch.zeros_like(pairs.left), torch.zeros_like(pairs.right))  # of sums with fresh weights
-    carried = replace(state, pairs=pairs, mean_left=means[0], mean_right=means[1], tangent=patches.sums(state.tangent))
-    return _weights(layer, layer.out_channels, carried, parts)
-
-
-def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapping[nn.Module, int]) -> State:
-    """Independent weights, one for each of the state's coordinates (for a convolution: of its patch sums'), and a bias."""
-    gain = weight_variance(layer) * state.width
-    tangent = state.tangent * gain
-    part = parts.get(layer)
-    if part is not None and layer.weight.requires_grad:
-        tangent[part] += state.width * state.pairs.products
-    pairs = state.pairs.times(gain)
-    if layer.bias is not None:
-        pairs = pairs.plus_constant(1 / (3 * _fan_in(layer)))  # torch's default for a bias
-        if part is not None and layer.bias.requires_grad:
-            tangent[part] += 1.0
-    zeros = torch.zeros_like
-    return State(
-        pairs,
-        zeros(pairs.left),
-        zeros(pairs.right),
-        tangent,
-        width,
-        gaussian=True,
-        fresh=True,
-        law=partial(gaussian_particles, pairs, tangent),
-        draws=state.draws,
     )
 
 

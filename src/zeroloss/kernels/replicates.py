@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from zeroloss.kernels.pairs import Pairs
 from zeroloss.kernels.particles import Draws
-from zeroloss.kernels.recursion import State, children_of, walk
+from zeroloss.kernels.recursion import walk
+from zeroloss.kernels.state import State
+from zeroloss.kernels.structure import children_of
 from zeroloss.networks import Residual, activation_of
 
 REPLICATES = 8

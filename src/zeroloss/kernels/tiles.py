@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zeroloss.kernels.recursion import State, walk
+from zeroloss.kernels.recursion import walk
+from zeroloss.kernels.state import State
 
 BUDGET = 2**26  # bytes that the moments of one tile take: some of it stays in cache, and a layer's overhead is still small
 COPIES = 16  # tensors of a tile's size alive at once, at the worst moment of a layer

@@ -1,0 +1,54 @@
+"""What a module is made of, and modules that are not what their class says: tied layers, forwards of their own."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from zeroloss.errors import ArgumentError
+
+_KNOWN = (nn.Sequential, nn.Linear, nn.Conv2d)
+
+
+def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """A module's children by name, one that stands in two places twice (``named_children`` gives it once)."""
+    return [(name, child) for name, child in module._modules.items() if child is not None]
+
+
+def refuse_tied(module: nn.Module) -> None:
+    """Refuse a module that passes through one layer of weights twice: its uses are not independent.
+
+    Raises:
+        ArgumentError: naming the layer.
+    """
+    seen: set[nn.Module] = set()
+    for name, layer in module.named_modules(remove_duplicate=False):
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        if layer in seen:
+            raise ArgumentError(
+                "module",
+                f"uses one layer twice, again at {name!r}",
+                "give every use a layer of its own, or ask for gram(module, x)",
+            )
+        seen.add(layer)
+
+
+def refuse_own_forward(module: nn.Module, name: str) -> None:
+    """Refuse a subclass that computes something of its own: it is not the layer that it derives from.
+
+    Args:
+        module: a layer.
+        name: its dotted name.
+
+    Raises:
+        ArgumentError: naming the layer.
+    """
+    for kind in _KNOWN:
+        if isinstance(module, kind) and (type(module).forward is not kind.forward or is_parametrized(module)):
+            how = "parametrised weights" if is_parametrized(module) else "a forward of its own"
+            raise ArgumentError(
+                "module",
+                f"has {how} at {name!r} ({type(module).__name__}), and no infinite-width limit is known for it",
+                "build it from Linear, Conv2d, activations, Scale, Residual and Sequential, or ask for gram(module, x)",
+            )
