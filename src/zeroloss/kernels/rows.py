@@ -1,0 +1,225 @@
+r"""Kernels of rows through a curve: one matrix product and one polynomial an entry, whatever the network's depth.
+
+The product is of unit rows less their common mean, $v_i=u_i-c$, so that $1-\rho_{ij}=\tfrac12\|v_i\|^2+\tfrac12\|v_j\|^2-\langle v_i,v_j\rangle$
+loses digits only where two rows are near one another for rows of this set; those are formed again from the rows themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zeroloss.kernels.curve import Curve
+from zeroloss.kernels.pairs import NEAR
+
+TILE = 512  # rows and columns: the product of a tile and what is made of it stay in a core's cache
+CHUNK = 2**21  # numbers of the rows that are prepared at a time
+POWERS = 4  # the compiled loops take so many at once
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    r"""Rows, and what a tile needs of them.
+
+    Args:
+        rows: as given, n×d.
+        inverse: $1/\|x_i\|$, 0 for a zero row, n, float64.
+        centred: $v_i=u_i-c$, n×d.
+        half: $\tfrac12\|v_i\|^2$, n.
+        scale: the factor of row i in every entry, n.
+    """
+
+    rows: Float[Tensor, "n d"]
+    inverse: Float[Tensor, " n"]
+    centred: Float[Tensor, "n d"]
+    half: Float[Tensor, " n"]
+    scale: Float[Tensor, " n"]
+
+    def at(self, place: slice) -> Prepared:
+        """Some of the rows, as views."""
+        return Prepared(self.rows[place], self.inverse[place], self.centred[place], self.half[place], self.scale[place])
+
+
+def prepare(x: Float[Tensor, "n d"], norms: Float[Tensor, " n"], centre: Float[Tensor, " d"], scale: Float[Tensor, " n"]) -> Prepared:
+    r"""Unit rows less a centre, rounded once.
+
+    Args:
+        x: n×d, float32 or float64.
+        norms: their norms, float64.
+        centre: $c$, float64.
+        scale: factor a row, float64.
+
+    Returns:
+        The prepared rows, in x's dtype.
+
+    Example:
+        >>> x = torch.tensor([[3.0, 4.0]])
+        >>> prepare(x, torch.tensor([5.0]).double(), torch.zeros(2).double(), torch.ones(1).double()).centred
+        tensor([[0.6000, 0.8000]])
+    """
+    inverse = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+    centred, half = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(len(x))
+    for start in range(0, len(x), max(1, CHUNK // x.shape[1])):
+        place = slice(start, start + max(1, CHUNK // x.shape[1]))
+        centred[place] = x[place].to(torch.float64) * inverse[place, None] - centre
+        half[place] = 0.5 * torch.linalg.vector_norm(centred[place], dim=1, dtype=torch.float64).square()
+    return Prepared(x.contiguous(), inverse, centred, half, scale.to(x.dtype))
+
+
+def row_norms(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Norms in float64, free of overflow.
+
+    Example:
+        >>> row_norms(torch.full((1, 4), 1e200, dtype=torch.float64)) / 1e200
+        tensor([2.], dtype=torch.float64)
+    """
+    largest = x.abs().amax(dim=1).to(torch.float64)
+    safe = torch.where(largest > 0, largest, torch.ones_like(largest))
+    norms = torch.empty_like(largest)
+    for start in range(0, len(x), max(1, CHUNK // x.shape[1])):
+        place = slice(start, start + max(1, CHUNK // x.shape[1]))
+        norms[place] = torch.linalg.vector_norm(x[place].to(torch.float64) / safe[place, None], dim=1)
+    return norms * largest
+
+
+def unit_mean(x: Float[Tensor, "n d"], norms: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
+    """The mean of the unit rows, float64.
+
+    Example:
+        >>> unit_mean(torch.eye(2), torch.ones(2).double())
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    inverse = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for start in range(0, len(x), max(1, CHUNK // x.shape[1])):
+        place = slice(start, start + max(1, CHUNK // x.shape[1]))
+        total += inverse[place] @ x[place].to(torch.float64)
+    return total / len(x)
+
+
+def angle_error(dtype: torch.dtype, d: int) -> float:
+    r"""What an angle may be off by, from any order of summation of the product.
+
+    With $\gamma=(d+8)u/(1-(d+8)u)$ the product errs by $\gamma$ of the pair's size $s=\tfrac12\|v_i\|^2+\tfrac12\|v_j\|^2\le4$, and an angle by that
+    over $\sin\theta\ge\sqrt{0.02\min(s,1)}$; nearer pairs are formed again, to less.
+
+    Args:
+        dtype: of the product.
+        d: the length of a row.
+
+    Returns:
+        A bound, in radians.
+
+    Example:
+        >>> angle_error(torch.float64, 100) < 4e-13
+        True
+    """
+    unit = float(torch.finfo(dtype).eps) / 2
+    gamma = (d + 8) * unit / (1 - (d + 8) * unit)
+    return 4 * gamma / NEAR**0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A curve as the compiled loops take it.
+
+    Args:
+        powers: 2×K, highest first, both sides padded to one multiple of 4.
+        constants: of :func:`zeroloss.kernels.strips.side_constants`.
+    """
+
+    powers: NDArray[np.floating]
+    constants: NDArray[np.floating]
+
+
+def compiled(curve: Curve, dtype: torch.dtype) -> Compiled:
+    """The curve's coefficients times its diagonal, in the dtype of the tiles.
+
+    Args:
+        curve: the curve.
+        dtype: float32 or float64.
+
+    Example:
+        >>> from zeroloss.kernels.curve import Side
+        >>> side = Side(True, 0.0, (1.0, 2.0))
+        >>> compiled(Curve(1.0, side, side, 0.0, 0.0), torch.float32).powers[0]
+        array([0., 0., 2., 1.], dtype=float32)
+    """
+    from zeroloss.kernels.strips import side_constants  # numba takes half a second to import
+
+    kind = np.float32 if dtype == torch.float32 else np.float64
+    sides = (curve.same, curve.opposite)
+    length = -(-max(len(side.coefficients) for side in sides) // POWERS) * POWERS
+    powers = np.zeros((2, length))
+    for row, side in zip(powers, sides, strict=True):
+        row[length - len(side.coefficients) :] = side.coefficients[::-1]
+    constants = side_constants(NEAR, (sides[0].pull, sides[1].pull), (sides[0].root, sides[1].root), kind)
+    return Compiled((powers * curve.diagonal).astype(kind), constants)
+
+
+def fill(form: Compiled, left: Prepared, right: Prepared, same: bool, product: Tensor, out: Tensor, turned: Tensor | None) -> None:
+    """One tile, by compiled loops, on a CPU.
+
+    Args:
+        form: the curve.
+        left: the rows.
+        right: the columns.
+        same: whether they are the same rows, so that the diagonal is exact.
+        product: p×q, scratch.
+        out: p×q, written.
+        turned: q×p, written with the transpose, or None.
+    """
+    from zeroloss.kernels.strips import fill_tile
+
+    torch.mm(left.centred, right.centred.mT, out=product)
+    fill_tile(
+        product.numpy(),
+        left.half.numpy(),
+        right.half.numpy(),
+        left.rows.numpy(),
+        right.rows.numpy(),
+        left.inverse.numpy(),
+        right.inverse.numpy(),
+        left.scale.numpy(),
+        right.scale.numpy(),
+        form.powers,
+        form.constants,
+        same,
+        out.numpy(),
+        out.numpy()[:0, :0] if turned is None else turned.numpy(),
+    )
+
+
+def tile_by_torch(curve: Curve, left: Prepared, right: Prepared, same: bool) -> Float[Tensor, "p q"]:
+    """One tile on any device, and the slow twin of :func:`fill`; differentiable in the rows' numbers that it is given.
+
+    Args:
+        curve: the curve.
+        left: the rows.
+        right: the columns.
+        same: whether they are the same rows, so that the diagonal is exact.
+
+    Returns:
+        p×q values.
+    """
+    size = left.half[:, None] + right.half
+    versine = (size - left.centred @ right.centred.mT).clamp(0, 2)
+    signed = torch.where(versine <= 1, versine, versine - 2)
+    for sign, few in ((-1.0, versine < NEAR * size), (1.0, 2 - versine < NEAR)):
+        i, j = few.nonzero().unbind(dim=1)
+        chunk = max(1, CHUNK // left.rows.shape[1])
+        for start in range(0, len(i), chunk):
+            a, b = i[start : start + chunk], j[start : start + chunk]
+            unit = left.rows[a].to(torch.float64) * left.inverse[a, None]
+            other = right.rows[b].to(torch.float64) * right.inverse[b, None]
+            m = (0.5 * (unit + sign * other).square().sum(dim=1)).to(signed.dtype)
+            signed = signed.index_put((a, b), -m.clamp(min=torch.finfo(m.dtype).tiny) if sign > 0 else m)
+    if same:
+        signed = torch.where(torch.eye(len(signed), dtype=torch.bool, device=signed.device), torch.zeros_like(signed), signed)
+    values: Tensor = curve.at(signed) * (left.scale[:, None] * right.scale)
+    return values
