@@ -52,7 +52,7 @@ def test_closed_forms_to_the_last_digits(name, versine, left, right):
     assert float(result.slope) == pytest.approx(float(exact[1]), rel=2e-13, abs=1e-15)
 
 
-@pytest.mark.parametrize("name", ["relu", "erf", "softplus", "tanh", "gelu", "sigmoid", "swish"])
+@pytest.mark.parametrize("name", ["relu", "erf", "softplus", "tanh", "gelu", "sigmoid", "swish", "sin", "cos"])
 def test_near_duplicates_keep_relative_digits(name):
     """1 - rho after the layer, relative to its size, at 1 - rho = 1e-12 before: arccos would keep four digits."""
     w = mpmath.mpf("1e-12")
@@ -73,7 +73,7 @@ def unit_rule():
     return z[0], weight[0]
 
 
-@pytest.mark.parametrize("name", ["softplus", "tanh", "gelu", "erf", "sigmoid", "swish"])
+@pytest.mark.parametrize("name", ["softplus", "tanh", "gelu", "erf", "sigmoid", "swish", "sin", "cos"])
 @pytest.mark.parametrize("rho", [0.999999, 0.9, 0.3, 0.0, -0.5, -1.0])
 def test_smooth_duals_against_a_double_integral(name, rho):
     """The slow obvious twin: a million points in two independent coordinates, no series anywhere."""
@@ -145,7 +145,7 @@ def test_a_user_function_with_kinks_says_how_many_digits_it_keeps():
 
 
 @given(
-    name=st.sampled_from(["relu", "leaky_relu", "abs", "hard_tanh", "sigmoid", "swish", "softplus", "erf"]),
+    name=st.sampled_from(["relu", "leaky_relu", "abs", "hard_tanh", "sigmoid", "swish", "softplus", "erf", "sin", "cos"]),
     left=st.floats(1e-3, 4),
     right=st.floats(1e-3, 4),
     versine=st.floats(0, 2),

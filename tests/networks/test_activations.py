@@ -40,6 +40,8 @@ REFERENCE = {
     "erf": mpmath.erf,
     "gelu": lambda z: z * mpmath.ncdf(z),
     "swish": lambda z: z / (1 + mpmath.exp(-z)),
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
 }
 # THEORY 3.6, with tanh's ninth digit corrected; the piecewise linear ones in closed form
 LISTED = {
@@ -53,6 +55,8 @@ LISTED = {
     "erf": 2.1525788606,
     "gelu": 2.3517156141,
     "swish": 2.8107611241,
+    "sin": 2 / (1 - math.exp(-2)),
+    "cos": 2 / (1 + math.exp(-2)),
 }
 SLOPES = {
     "relu": 1.0,
@@ -65,6 +69,8 @@ SLOPES = {
     "erf": 1.2257,
     "gelu": 1.0720,
     "swish": 1.0666,
+    "sin": (1 + math.exp(-2)) / (1 - math.exp(-2)),
+    "cos": (1 - math.exp(-2)) / (1 + math.exp(-2)),
 }
 SUPREMA = {
     "relu": (1.0, math.inf),
@@ -77,6 +83,8 @@ SUPREMA = {
     "erf": (2 / math.sqrt(math.pi), 0.9678828980),
     "gelu": (1.1289041451, 0.7978845608),
     "swish": (1.0998393201, 0.5),
+    "sin": (1.0, 1.0),
+    "cos": (1.0, 1.0),
 }
 
 
@@ -150,6 +158,11 @@ def test_modules_and_names_know_each_other():
         (nn.Softplus(), "softplus"),
         (nn.GELU(approximate="tanh"), "gelu(tanh)"),
         (nn.SiLU(), "swish"),
+        (nn.Hardsigmoid(), "hard_sigmoid"),
+        (nn.Softshrink(0.3), "soft_shrink(0.3)"),
+        (nn.ELU(2), "elu(2)"),
+        (nn.SELU(), "selu"),
+        (nn.Mish(), "mish"),
         (nn.Sigmoid(), "sigmoid"),
         (Elementwise(torch.sin), "sin"),
         (Elementwise(nn.ELU(0.5), (0.0,), "elu"), "elu"),

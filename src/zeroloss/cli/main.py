@@ -117,7 +117,9 @@ def _add_study(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     network.add_argument("--scheme", metavar="NAME", help="allen-zhu or du, for the networks named with --network")
     network.add_argument(
-        "--activation", metavar="NAME", help="relu, softplus, tanh, erf, gelu, sigmoid, swish, leaky_relu, abs or hard_tanh"
+        "--activation",
+        metavar="NAME",
+        help="relu, softplus, tanh, erf, gelu, sigmoid, swish, sin, cos, leaky_relu, abs or hard_tanh",
     )
     network.add_argument("--width", metavar="M", type=int, help="hidden width (channels) of every network")
     network.add_argument("--depth", metavar="L", type=int, help="depth of every network")

@@ -1,8 +1,9 @@
 r"""Dual activations: what a wide layer does to a pair of Gaussian pre-activations (THEORY 3.6).
 
 For $(u,v)\sim N(0,S)$ each dual gives the moments of $\sigma(u),\sigma(v)$ as new :class:`Pairs`, the means, and
-$\mathbb{E}[\sigma'(u)\sigma'(v)]$. A function with its only kink at zero has a closed form, another piecewise linear one an
-integral over the angle; every smooth activation uses its Hermite series.
+$\mathbb{E}[\sigma'(u)\sigma'(v)]$. Sine and cosine and a function that is linear but for a
+kink at zero have closed forms, another piecewise linear one an integral over the angle; every other smooth activation uses its
+Hermite series.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from zeroloss.kernels.hermite import hermite_coefficients
 from zeroloss.kernels.mehler import mehler_sums
 from zeroloss.kernels.pairs import Pairs, from_half_distances
 from zeroloss.kernels.piecewise import Pieces, pieces_of, piecewise_moments, piecewise_sums
-from zeroloss.networks import Activation
+from zeroloss.kernels.waves import wave_moments, wave_sums
+from zeroloss.networks import ACTIVATIONS, Activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ def dual(activation: Activation, pairs: Pairs) -> Dual:
         >>> float(result.pairs.left), float(result.slope)
         (0.5, 0.5)
     """
+    if activation in (ACTIVATIONS["sin"], ACTIVATIONS["cos"]):
+        return _wave_dual(activation == ACTIVATIONS["sin"], pairs)
     pieces = pieces_of(activation)
     if pieces is None:
         return _hermite_dual(activation, pairs)
@@ -110,6 +114,13 @@ def _piecewise_dual(pieces: Pieces, pairs: Pairs) -> Dual:
     """Price's theorem, knot by knot."""
     half, slope = piecewise_sums(pieces, pairs)
     (mean, second), (mean_right, second_right) = (piecewise_moments(pieces, side) for side in (pairs.left, pairs.right))
+    return Dual(from_half_distances(second, second_right, half), slope, mean, mean_right)
+
+
+def _wave_dual(sine: bool, pairs: Pairs) -> Dual:
+    """The characteristic function of a Gaussian."""
+    half, slope = wave_sums(sine, pairs)
+    (mean, second), (mean_right, second_right) = (wave_moments(sine, side) for side in (pairs.left, pairs.right))
     return Dual(from_half_distances(second, second_right, half), slope, mean, mean_right)
 
 

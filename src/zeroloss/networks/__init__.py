@@ -4,19 +4,18 @@ from zeroloss.networks.activations import (
     ACTIVATIONS,
     Abs,
     Activation,
+    Cos,
     Elementwise,
     Erf,
+    Sin,
     activation_of,
-    c_sigma,
     find_activation,
-    gradient_gain,
     hard_tanh,
     leaky_relu,
     softplus,
-    sup_curvature,
-    sup_derivative,
 )
 from zeroloss.networks.architecture import SCHEMES, Architecture, Network, train_only, weight_layers
+from zeroloss.networks.constants import c_sigma, gradient_gain, sup_curvature, sup_derivative
 from zeroloss.networks.conv_residual import conv_resnet
 from zeroloss.networks.convolutional import cnn
 from zeroloss.networks.dense import fully_connected
@@ -30,6 +29,7 @@ __all__ = [
     "Abs",
     "Activation",
     "Architecture",
+    "Cos",
     "Elementwise",
     "Erf",
     "GaussianConv2d",
@@ -37,6 +37,7 @@ __all__ = [
     "Network",
     "Residual",
     "Scale",
+    "Sin",
     "activation_of",
     "c_sigma",
     "cnn",

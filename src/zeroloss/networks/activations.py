@@ -1,4 +1,4 @@
-"""Activations: the function, the module that applies it, and the constants of DU's conditions, all computed from it."""
+"""Activations: the function, the module that applies it, and how torch's own layers are recognised."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
-from zeroloss.networks.elementwise import SIDE, check_elementwise, curvature, derivative
-from zeroloss.networks.gaussian import gaussian_mean
+from zeroloss.networks.elementwise import check_elementwise, curvature, derivative
 
 
 class Erf(nn.Module):
@@ -22,6 +20,22 @@ class Erf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply erf elementwise."""
         return torch.erf(x)
+
+
+class Sin(nn.Module):
+    """The sine as a layer; torch has the function and no module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply sin elementwise."""
+        return x.sin()
+
+
+class Cos(nn.Module):
+    """The cosine as a layer; torch has the function and no module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply cos elementwise."""
+        return x.cos()
 
 
 class Abs(nn.Module):
@@ -186,7 +200,7 @@ def softplus(beta: float = 1.0) -> Activation:
 
 
 @lru_cache(maxsize=256)
-def _from_torch(layer: type[nn.Module], arguments: tuple[float, ...], name: str, kinks: tuple[float, ...]) -> Activation:
+def _from_torch(layer: Callable[..., nn.Module], arguments: tuple[float, ...], name: str, kinks: tuple[float, ...]) -> Activation:
     """One object for one set of arguments, since what is computed from an activation is kept for as long as it is the same."""
     return Activation(name, partial(layer, *arguments), kinks)
 
@@ -204,6 +218,8 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("erf", Erf),
         Activation("gelu", nn.GELU),
         Activation("swish", nn.SiLU),
+        Activation("sin", Sin),
+        Activation("cos", Cos),
     )
 }
 _TANH_GELU = Activation("gelu(tanh)", partial(nn.GELU, approximate="tanh"))
@@ -219,7 +235,26 @@ _BY_MODULE: dict[type[nn.Module], Callable[..., Activation]] = {
     Erf: lambda _: ACTIVATIONS["erf"],
     nn.GELU: lambda layer: _TANH_GELU if layer.approximate == "tanh" else ACTIVATIONS["gelu"],
     nn.SiLU: lambda _: ACTIVATIONS["swish"],
+    Sin: lambda _: ACTIVATIONS["sin"],
+    Cos: lambda _: ACTIVATIONS["cos"],
+    nn.Mish: lambda _: _from_torch(nn.Mish, (), "mish", ()),
+    nn.LogSigmoid: lambda _: _from_torch(nn.LogSigmoid, (), "log_sigmoid", ()),
+    nn.Tanhshrink: lambda _: _from_torch(nn.Tanhshrink, (), "tanh_shrink", ()),
+    nn.Hardsigmoid: lambda _: _from_torch(nn.Hardsigmoid, (), "hard_sigmoid", (-3.0, 3.0)),
+    nn.Softshrink: lambda layer: _bent(
+        nn.Softshrink, "soft_shrink", float(layer.lambd), (-float(layer.lambd), float(layer.lambd))
+    ),
+    nn.ELU: lambda layer: _bent(nn.ELU, "elu", float(layer.alpha), (0.0,)),
+    nn.CELU: lambda layer: _bent(nn.CELU, "celu", float(layer.alpha), (0.0,)),
+    nn.SELU: lambda _: _from_torch(nn.SELU, (), "selu", (0.0,)),
+    nn.Softsign: lambda _: _from_torch(nn.Softsign, (), "soft_sign", (0.0,)),  # its second derivative jumps
+    nn.Hardswish: lambda _: _from_torch(nn.Hardswish, (), "hard_swish", (-3.0, 3.0)),
 }
+
+
+def _bent(layer: Callable[..., nn.Module], name: str, parameter: float, kinks: tuple[float, ...]) -> Activation:
+    """One of torch's layers of one parameter, which the name tells."""
+    return _from_torch(layer, (parameter,), f"{name}({parameter:g})", kinks)
 
 
 def find_activation(activation: object) -> Activation:
@@ -274,76 +309,3 @@ def activation_of(module: nn.Module) -> Activation | None:
         return None
     read = _BY_MODULE.get(type(module))
     return None if read is None else read(module)
-
-
-@lru_cache(maxsize=256)
-def c_sigma(activation: Activation) -> float:
-    r"""DU's normaliser $c_\sigma = 1/\mathbb{E}_{z\sim N(0,1)}[\sigma(z)^2]$ (DU section 3.1).
-
-    Example:
-        >>> c_sigma(find_activation("relu"))
-        2.0
-    """
-    value = float(_unit_mean(lambda z: activation.function(z) ** 2, activation))
-    return round(1 / value, 14)  # the rule is exact to rounding; ReLU's 2 should read as 2
-
-
-@lru_cache(maxsize=256)
-def gradient_gain(activation: Activation) -> float:
-    r"""$\chi = c_\sigma\mathbb{E}[\sigma'(z)^2]$, the factor by which a wide DU layer scales a gradient's square.
-
-    Example:
-        >>> gradient_gain(find_activation("relu"))
-        1.0
-    """
-    return round(c_sigma(activation) * float(_unit_mean(lambda z: activation.derivative(z) ** 2, activation)), 14)
-
-
-@lru_cache(maxsize=256)
-def sup_derivative(activation: Activation) -> float:
-    r"""$\sup_z|\sigma'(z)|$, DU's Lipschitz constant (Condition 3.1), found by a grid and a bounded search.
-
-    Example:
-        >>> round(sup_derivative(find_activation("gelu")), 4)
-        1.1289
-    """
-    return _supremum(activation.derivative)
-
-
-@lru_cache(maxsize=256)
-def sup_curvature(activation: Activation) -> float:
-    r"""$\sup_z|\sigma''(z)|$, DU's smoothness constant (Condition 3.1); infinite where $\sigma'$ jumps.
-
-    Example:
-        >>> sup_curvature(find_activation("softplus")), sup_curvature(find_activation("relu"))
-        (0.25, inf)
-    """
-    kinks = torch.tensor(activation.kinks, dtype=torch.float64)
-    jumps = (activation.derivative(kinks + SIDE) - activation.derivative(kinks - SIDE)).abs()
-    return math.inf if bool((jumps > 1e-6 * sup_derivative(activation)).any()) else _supremum(activation.curvature)
-
-
-def _unit_mean(f: Callable[[Tensor], Tensor], activation: Activation) -> Float[Tensor, " 1"]:
-    return gaussian_mean(f, torch.ones(1, dtype=torch.float64), activation.kinks)
-
-
-def _supremum(f: Callable[[Tensor], Tensor]) -> float:
-    """The largest |f|: on [-40, 40] by a grid, then decade by decade, and infinite if the last decade still adds to it."""
-    from scipy.optimize import minimize_scalar  # slow to import, and most users never ask for a supremum
-
-    grid = torch.linspace(-40, 40, 160_001, dtype=torch.float64)
-    values = f(grid).abs()
-    top = int(values.argmax())
-    spacing = float(grid[1] - grid[0])
-
-    def negative(z: float) -> float:
-        return -abs(float(f(torch.tensor([z], dtype=torch.float64))))
-
-    near = float(grid[top])
-    found = minimize_scalar(negative, bounds=(near - spacing, near + spacing), method="bounded", options={"xatol": 1e-12})
-    largest = max(float(values[top]), -float(found.fun))
-    decades = 10.0 ** torch.arange(2, 9, dtype=torch.float64)
-    far = torch.stack([f(decades), f(-decades)]).abs().nan_to_num(nan=0.0, posinf=math.inf).amax(0)  # NaN: inf/inf, far out
-    if float(far[-1]) > 1.001 * max(largest, float(far[-2])):
-        return math.inf
-    return round(max(largest, float(far.max())), 14)

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 
 from zeroloss.errors import ArgumentError, unknown_name
-from zeroloss.networks.activations import Activation, c_sigma, find_activation
+from zeroloss.networks.activations import Activation, find_activation
 from zeroloss.networks.architecture import SCHEMES
+from zeroloss.networks.constants import c_sigma
 from zeroloss.networks.layers import GaussianConv2d, GaussianLinear
 
 PADDINGS = ("zeros", "circular")
