@@ -1,6 +1,15 @@
 """Infinite-width kernels: Gaussian expectations, the module-to-recursion walk, and the callable on top."""
 
+from zeroloss.kernels.initial import measured_variances
 from zeroloss.kernels.limit import LimitKernel, layer_kernels, limit_kernel, trained_layers
 from zeroloss.kernels.printed import printed_conv_resnet, printed_resnet
 
-__all__ = ["LimitKernel", "layer_kernels", "limit_kernel", "printed_conv_resnet", "printed_resnet", "trained_layers"]
+__all__ = [
+    "LimitKernel",
+    "layer_kernels",
+    "limit_kernel",
+    "measured_variances",
+    "printed_conv_resnet",
+    "printed_resnet",
+    "trained_layers",
+]

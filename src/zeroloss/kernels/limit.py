@@ -12,16 +12,19 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
+from zeroloss.kernels.initial import Initial, resolve
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.state import State
-from zeroloss.kernels.structure import refuse_tied
+from zeroloss.kernels.structure import WEIGHTED, layers_of, refuse_tied
 from zeroloss.kernels.tiles import tiles
 from zeroloss.typing import Inputs
 
 KINDS = ("ntk", "nngp", "last-hidden")
 
 
-def limit_kernel(module: nn.Module, kind: str = "ntk", seed: int = 0, particles: int | None = None) -> LimitKernel:
+def limit_kernel(
+    module: nn.Module, kind: str = "ntk", seed: int = 0, particles: int | None = None, initial: Initial | None = None
+) -> LimitKernel:
     r"""The infinite-width kernel of a module's architecture and initial distribution; its current weights do not matter.
 
     torch's own layers draw uniform weights. With few inputs d the first layer's pre-activations are then not Gaussian at any width,
@@ -40,6 +43,9 @@ def limit_kernel(module: nn.Module, kind: str = "ntk", seed: int = 0, particles:
             initialisation; ``"last-hidden"``, the last hidden layer's share of the tangent kernel (DU's $K^{(H)}$,
             Definitions 5.1 and 6.1, corrected as in THEORY 3.7 T1-T2).
         seed: of the particles, where they are needed.
+        initial: for layers whose weights were drawn anew, dotted name to the variance of the weights (and no bias drawn), or to a pair:
+            that of the weights and that of the bias. Others have what they draw by themselves: torch's $1/(3\,\mathrm{fan\_in})$
+            for both, ours as built. :func:`measured_variances` reads all of them off the module.
         particles: how many in all; None for $2^{23}$ over the number of rows, at least 4096 and at most $2^{19}$.
 
     Returns:
@@ -53,11 +59,18 @@ def limit_kernel(module: nn.Module, kind: str = "ntk", seed: int = 0, particles:
         >>> x = torch.eye(2, dtype=torch.float64)
         >>> limit_kernel(fully_connected(2, 64, 3))(x).diagonal()  # mL/(2 d_out), THEORY 1.3
         tensor([96., 96.], dtype=torch.float64)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+        >>> for layer in (net[0], net[2]):
+        ...     _ = torch.nn.init.kaiming_normal_(layer.weight), torch.nn.init.zeros_(layer.bias)
+        >>> limit_kernel(net, "nngp", initial={"0": 2 / 2, "2": 2 / 64})(x).diagonal()  # |x|^2, times 2 * 1/2 for ReLU
+        tensor([1., 1.], dtype=torch.float64)
     """
-    return LimitKernel(module, kind, seed, particles)
+    return LimitKernel(module, kind, seed, particles, initial)
 
 
-def layer_kernels(module: nn.Module, x: Inputs, seed: int = 0, particles: int | None = None) -> dict[str, Float[Tensor, "n n"]]:
+def layer_kernels(
+    module: nn.Module, x: Inputs, seed: int = 0, particles: int | None = None, initial: Initial | None = None
+) -> dict[str, Float[Tensor, "n n"]]:
     r"""The tangent kernel's share of every trained layer ($G^{(h)}_\infty$; they sum to the NTK).
 
     Args:
@@ -65,6 +78,7 @@ def layer_kernels(module: nn.Module, x: Inputs, seed: int = 0, particles: int | 
         x: n×d rows, or n×c×h×w images.
         seed: of the particles, as for :func:`limit_kernel`.
         particles: how many in all, likewise.
+        initial: variances of weights drawn anew, likewise.
 
     Returns:
         Layer name to n×n kernel, first layer first.
@@ -80,22 +94,25 @@ def layer_kernels(module: nn.Module, x: Inputs, seed: int = 0, particles: int | 
     inputs = _inputs("x", x, module)
     result = inputs.new_empty(len(layers), len(inputs), len(inputs))
     parts: dict[nn.Module, int] = {layer: index for index, (_, layer) in enumerate(layers)}
-    for rows, columns, tile in _pieces(module, inputs, None, parts, lambda state: state.tangent, seed, particles):
+    for rows, columns, tile in _pieces(
+        module, inputs, None, parts, lambda state: state.tangent, seed, particles, resolve(module, initial)
+    ):
         result[:, columns, rows] = tile.mT
         result[:, rows, columns] = tile
     return {name: result[index] for index, (name, _) in enumerate(layers)}
 
 
-def trained_layers(module: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
-    """The linear layers and convolutions that gradient descent moves, with their names, in the order of the module."""
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    return [(name, layer) for name, layer in layers if any(p.requires_grad for p in layer.parameters())]
+def trained_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The linear layers, convolutions and normalising layers that gradient descent moves, with their names, in the order of the module."""
+    return [(name, layer) for name, layer in layers_of(module) if any(p.requires_grad for p in layer.parameters())]
 
 
 class LimitKernel:
     """A limit kernel; see :func:`limit_kernel`, which makes it."""
 
-    def __init__(self, module: nn.Module, kind: str, seed: int = 0, particles: int | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, kind: str, seed: int = 0, particles: int | None = None, initial: Initial | None = None
+    ) -> None:
         if kind not in KINDS:
             raise unknown_name("kind", kind, KINDS)
         if particles is not None and particles < 2 * REPLICATES:
@@ -104,11 +121,13 @@ class LimitKernel:
         self.kind = kind
         self._seed, self._particles = seed, particles
         self._module = module
-        layers: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        self._initial = resolve(module, initial)
+        everything = [layer for _, layer in layers_of(module)]
+        layers: list[nn.Module] = [layer for layer in everything if isinstance(layer, WEIGHTED)]
         if kind == "last-hidden" and len(layers) < 2:
             raise ArgumentError("module", "has no hidden layer of weights", "ask for kind='ntk', or pass a deeper network")
-        chosen = {"ntk": layers, "nngp": [], "last-hidden": layers[-2:-1]}[kind]
-        self._parts = dict.fromkeys(chosen, 0)
+        chosen: dict[str, list[nn.Module]] = {"ntk": everything, "nngp": [], "last-hidden": layers[-2:-1]}
+        self._parts = dict.fromkeys(chosen[kind], 0)
 
     def __call__(self, x1: Tensor, x2: Tensor | None = None, out: Tensor | None = None) -> Float[Tensor, "n1 n2"]:
         r"""The kernel between two sets of inputs.
@@ -156,7 +175,7 @@ class LimitKernel:
         first, second = self._pair(x1, x2)
         if not needs_particles(self._module):
             return first.new_zeros(len(first), len(first if second is None else second))
-        states = replicates(self._module, first, second, self._parts, self._seed, self._particles)
+        states = replicates(self._module, first, second, self._parts, self._seed, self._particles, self._initial)
         values = torch.stack([self._read(state) for state in states])
         error: Tensor = values.std(dim=0) / math.sqrt(REPLICATES)
         return error
@@ -172,7 +191,7 @@ class LimitKernel:
         return first, second
 
     def _tiles(self, first: Tensor, second: Tensor | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        return _pieces(self._module, first, second, self._parts, self._read, self._seed, self._particles)
+        return _pieces(self._module, first, second, self._parts, self._read, self._seed, self._particles, self._initial)
 
     def _read(self, state: State) -> Tensor:
         return state.pairs.products if self.kind == "nngp" else state.tangent[0]
@@ -219,13 +238,14 @@ def _pieces(
     read: Callable[[State], Tensor],
     seed: int,
     particles: int | None,
+    initial: Mapping[nn.Module, tuple[float, float]],
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """The kernel tile by tile; in one piece, the mean of the replicates, where it is sampled."""
     if not needs_particles(module):
-        yield from tiles(module, first, second, parts, read)
+        yield from tiles(module, first, second, parts, read, initial)
         return
     total: Tensor | None = None
-    for state in replicates(module, first, second, parts, seed, particles):
+    for state in replicates(module, first, second, parts, seed, particles, initial):
         value = read(state)
         total = value if total is None else total.add_(value)
     assert total is not None

@@ -64,6 +64,32 @@ def mehler_sums(
     return half, slope
 
 
+def mehler_products(
+    table: Float[Tensor, "k n"], left: Int[Tensor, " n1 *p"], right: Int[Tensor, " n2 *p"], pairs: Pairs
+) -> Float[Tensor, "n1 n2 *p"]:
+    r"""$\sum_k a_k(i)a_k(j)\rho^k$ alone, where no digits of near duplicates are needed.
+
+    Args:
+        table: Hermite coefficients at the distinct variances.
+        left: which of those variances each entry of ``pairs.left`` has.
+        right: the same for ``pairs.right``.
+        pairs: the pre-activations, of which only the versine is read.
+
+    Returns:
+        The sums, as ``pairs.versine`` in shape.
+    """
+    total = torch.empty_like(pairs.versine)
+    terms = _present(table)
+    wide, high = _block(pairs.versine)
+    for column in range(0, len(pairs.right), wide):
+        columns = slice(column, column + wide)
+        b = table[:, right[columns]][:, None]
+        for row in range(0, len(pairs.left), high):
+            rows = slice(row, row + high)
+            total[rows, columns] = _powers(table[:, left[rows]][:, :, None], b, terms, 1 - pairs.versine[rows, columns])
+    return total
+
+
 def _block(versine: Tensor) -> tuple[int, int]:
     """Columns and rows of a block; columns are wide, since their coefficients are gathered once for all rows."""
     places = max(1, math.prod(versine.shape[2:]))

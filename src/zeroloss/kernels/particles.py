@@ -75,6 +75,27 @@ class Particles:
         """The particles of the coordinate multiplied by a number."""
         return replace(self, positions=self.positions * factor, slopes=self.slopes * factor)
 
+    def over(self, shift: Float[Tensor, "n ..."], scale: Float[Tensor, "n ..."]) -> Particles:
+        """The particles less a number and divided by another, both the input's own."""
+        down, by = (values.movedim(0, -1).unsqueeze(-2) for values in (shift, scale))
+        return (
+            Particles((self.positions - down) / by, self.slopes / by, self.innovations)
+            if len(self.slopes)
+            else replace(self, positions=(self.positions - down) / by)
+        )
+
+    def learned(self, slopes: Float[Tensor, "*pixels N n"], part: int) -> Particles:
+        """The particles of a coordinate that a parameter of its own moves, such as a gain or a shift.
+
+        Args:
+            slopes: the coordinate's derivative by it.
+            part: which slice of the tangent kernel it adds to.
+        """
+        inputs = self.positions.shape[-1]
+        entered = self.innovations.new_zeros(1, *self.innovations.shape[1:-2], inputs, inputs)
+        entered[:, part] = 1.0
+        return replace(self, slopes=torch.cat([self.slopes, slopes[None]]), innovations=torch.cat([self.innovations, entered]))
+
     def plus(self, other: Particles) -> Particles:
         """The sum with an independent coordinate, such as a branch with fresh weights."""
         squares = _square(self.positions) + _square(other.positions)

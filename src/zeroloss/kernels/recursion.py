@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
+from zeroloss.kernels.gains import gained_products, gains_are_closed
+from zeroloss.kernels.norms import through_norm
 from zeroloss.kernels.pairs import from_half_distances, input_pairs
 from zeroloss.kernels.particles import Draws, both, then
 from zeroloss.kernels.state import State
-from zeroloss.kernels.structure import children_of, refuse_own_forward
+from zeroloss.kernels.structure import NORMS, children_of, refuse_own_forward
 from zeroloss.kernels.weights import through_convolution, through_linear
 from zeroloss.networks import Activation, Residual, Scale, activation_of
 
@@ -36,6 +38,7 @@ def walk(
     x2: Float[Tensor, " n2 *shape"] | None,
     parts: Mapping[nn.Module, int],
     draws: Draws | None = None,
+    initial: Mapping[nn.Module, tuple[float, float]] | None = None,
 ) -> State:
     """Carry the inputs' moments through the module.
 
@@ -45,6 +48,7 @@ def walk(
         x2: n2 of the same, or None for the first set with itself.
         parts: which slice of the tangent kernel each trained layer adds to.
         draws: where particles come from, for a module that needs them (which takes one set of inputs, x2 None).
+        initial: variances of weights and bias, for the layers that do not have those they draw by themselves.
 
     Returns:
         The state of the module's output coordinate, over all pixels where the output is an image.
@@ -53,12 +57,14 @@ def walk(
     count = max(parts.values(), default=-1) + 1
     start = State(
         pairs,
-        torch.zeros_like(pairs.left),
-        torch.zeros_like(pairs.right),
+        x1.mean(dim=1),  # a coordinate of the inputs is one of theirs, drawn at random
+        (x1 if x2 is None else x2).mean(dim=1),
         pairs.versine.new_zeros(count, *x1.shape[2:], *pairs.versine.shape[:2]).movedim((-2, -1), (1, 2)),
+        pairs.versine.new_zeros(count),
         width=x1.shape[1],
         gaussian=False,
         draws=draws,
+        initial=initial or {},
     )
     return _join(advance(module, start, parts, name="module"))
 
@@ -99,12 +105,15 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
             tangent=state.tangent * factor**2,
             law=then(state.law, lambda particles: particles.times(factor)),
         )
+    if isinstance(module, NORMS):
+        return through_norm(module, state, parts, name)
     if isinstance(module, nn.Flatten):
         return _flatten(module, state, name)
     if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and not module.training):
         return state
     if (sigma := activation_of(module)) is not None:
-        return _activation(sigma, state) if state.gaussian else _sampled_activation(sigma, state, name)
+        closed = state.gaussian and (gains_are_closed(sigma) or not bool(state.gains.any()))
+        return _activation(sigma, state) if closed else _sampled_activation(sigma, state, name)
     if isinstance(module, POOLS):
         raise ArgumentError(
             "module",
@@ -130,6 +139,7 @@ def _flatten(module: nn.Flatten, state: State, name: str) -> State:
 
 def _join(state: State) -> State:
     """Pixels as coordinates of their own: moments become means, and where variances differ the coordinate is no longer Gaussian."""
+    state = state.settled()
     if not state.pixels:
         return state
     count = state.pixels.numel()
@@ -152,12 +162,17 @@ def _join(state: State) -> State:
 
 def _activation(sigma: Activation, state: State) -> State:
     after = dual(sigma, state.pairs)
+    tangent = state.tangent * after.slope
+    if bool(state.gains.any()):
+        gained = gained_products(sigma, state.pairs)
+        tangent = tangent + state.gains.reshape(-1, *[1] * gained.ndim) * gained
     return replace(
         state,
         pairs=after.pairs,
         mean_left=after.mean_left,
         mean_right=after.mean_right,
-        tangent=state.tangent * after.slope,
+        tangent=tangent,
+        gains=torch.zeros_like(state.gains),
         gaussian=False,
         law=then(state.law, lambda particles: particles.through(sigma)),
     )
@@ -172,7 +187,16 @@ def _sampled_activation(sigma: Activation, state: State, name: str) -> State:
         )
     after = state.law(state.draws).through(sigma)
     mean = after.mean
-    return replace(state, pairs=after.pairs, mean_left=mean, mean_right=mean, tangent=after.tangent, law=lambda _: after)
+    return replace(
+        state,
+        pairs=after.pairs,
+        mean_left=mean,
+        mean_right=mean,
+        tangent=after.tangent,
+        gains=torch.zeros_like(state.gains),
+        gaussian=False,
+        law=lambda _: after,
+    )
 
 
 def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
@@ -193,18 +217,18 @@ def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: 
         raise ArgumentError(
             "module", f"has a skip at {name!r} from {state.size} to {branch.size} features", "keep the size inside a Residual"
         )
+    gaussian = state.gaussian and branch.gaussian and not bool(state.gains.any()) and not bool(branch.gains.any())
+    state, branch = state.settled(), branch.settled()
     left = state.pairs.left + branch.pairs.left + 2 * state.mean_left * branch.mean_left
     right = state.pairs.right + branch.pairs.right + 2 * state.mean_right * branch.mean_right
     meeting = (state.mean_left[:, None] - state.mean_right) * (branch.mean_left[:, None] - branch.mean_right)
     half = state.pairs.half_distances + branch.pairs.half_distances + meeting
-    return State(
-        from_half_distances(left, right, half),
-        state.mean_left + branch.mean_left,
-        state.mean_right + branch.mean_right,
-        state.tangent + branch.tangent,
-        state.width,
-        gaussian=state.gaussian and branch.gaussian,
-        fresh=state.fresh,
+    return replace(
+        state,
+        pairs=from_half_distances(left, right, half),
+        mean_left=state.mean_left + branch.mean_left,
+        mean_right=state.mean_right + branch.mean_right,
+        tangent=state.tangent + branch.tangent,
+        gaussian=gaussian,  # not where a gain belongs to one summand: its share no longer goes with the whole coordinate's value
         law=both(state.law, branch.law),
-        draws=state.draws,
     )

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zeroloss.kernels.gains import gains_are_closed
 from zeroloss.kernels.pairs import Pairs
 from zeroloss.kernels.particles import Draws
 from zeroloss.kernels.recursion import walk
 from zeroloss.kernels.state import State
-from zeroloss.kernels.structure import children_of
+from zeroloss.kernels.structure import NORMS, WEIGHTED, children_of
 from zeroloss.networks import Residual, activation_of
 
 REPLICATES = 8
@@ -27,21 +28,26 @@ def needs_particles(module: nn.Module) -> bool:
         >>> needs_particles(resnet(2, 8, 3)), needs_particles(resnet(2, 8, 3, scheme="du"))
         (True, False)
     """
-    return _follow(module, gaussian=True)[1]
+    return _follow(module, gaussian=True, gains=False)[2]
 
 
-def _follow(module: nn.Module, gaussian: bool) -> tuple[bool, bool]:
-    """Whether the coordinate after the module is Gaussian, and whether an activation on the way met one that is not."""
-    if activation_of(module) is not None:
-        return False, not gaussian
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        return True, False
-    here, met = gaussian, False
+def _follow(module: nn.Module, gaussian: bool, gains: bool) -> tuple[bool, bool, bool]:
+    """Whether the coordinate after the module is Gaussian, whether a trained gain goes with it, and whether an activation met no rule."""
+    if (sigma := activation_of(module)) is not None:
+        return False, False, not gaussian or (gains and not gains_are_closed(sigma))
+    if isinstance(module, WEIGHTED):
+        return True, False, False
+    if isinstance(module, NORMS):
+        learned = isinstance(module.weight, Tensor) and module.weight.requires_grad
+        return gaussian, gaussian and (gains or learned), False
+    here, own, met = gaussian, gains, False
     if isinstance(module, nn.Sequential):
         for _, layer in children_of(module):
-            here, once = _follow(layer, here)
+            here, own, once = _follow(layer, here, own)
             met = met or once
-    return (gaussian and here if isinstance(module, Residual) else here), met
+    if isinstance(module, Residual):
+        return gaussian and here and not gains and not own, False, met
+    return here, own, met
 
 
 def replicates(
@@ -51,6 +57,7 @@ def replicates(
     parts: Mapping[nn.Module, int],
     seed: int,
     particles: int | None,
+    initial: Mapping[nn.Module, tuple[float, float]] | None = None,
 ) -> Iterator[State]:
     """The states of the module's output whose mean is its limit.
 
@@ -61,6 +68,7 @@ def replicates(
         parts: which slice of the tangent kernel each trained linear layer adds to.
         seed: of the particles.
         particles: how many in all, or None for as many as fit.
+        initial: as for :func:`zeroloss.kernels.recursion.walk`.
 
     Yields:
         8 independent sampled states.
@@ -69,7 +77,7 @@ def replicates(
     draws = Draws(torch.Generator(device=x1.device).manual_seed(seed), count)
     joint = x1 if x2 is None else torch.cat([x1, x2])  # particles hold all inputs at once
     for _ in range(REPLICATES):
-        state = walk(module, joint, None, parts, draws)
+        state = walk(module, joint, None, parts, draws, initial)
         yield state if x2 is None else _block(state, len(x1))
 
 

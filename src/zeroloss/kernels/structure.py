@@ -7,7 +7,11 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from zeroloss.errors import ArgumentError
 
-_KNOWN = (nn.Sequential, nn.Linear, nn.Conv2d)
+WEIGHTED = (nn.Linear, nn.Conv2d)
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d, nn.BatchNorm2d)
+Weighted = nn.Linear | nn.Conv2d
+Norm = nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.BatchNorm2d
+_KNOWN = (nn.Sequential, *WEIGHTED, *NORMS)
 
 
 def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -23,7 +27,7 @@ def refuse_tied(module: nn.Module) -> None:
     """
     seen: set[nn.Module] = set()
     for name, layer in module.named_modules(remove_duplicate=False):
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
+        if not isinstance(layer, WEIGHTED + NORMS) or not any(True for _ in layer.parameters()):
             continue
         if layer in seen:
             raise ArgumentError(
@@ -32,6 +36,16 @@ def refuse_tied(module: nn.Module) -> None:
                 "give every use a layer of its own, or ask for gram(module, x)",
             )
         seen.add(layer)
+
+
+def layers_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers that hold parameters of a kind that the limit knows, with their dotted names, in the order of the module.
+
+    Example:
+        >>> [name for name, _ in layers_of(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.ReLU(), nn.Linear(3, 1)))]
+        ['0', '1', '3']
+    """
+    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, WEIGHTED + NORMS)]
 
 
 def refuse_own_forward(module: nn.Module, name: str) -> None:

@@ -21,6 +21,7 @@ def tiles(
     x2: Float[Tensor, " n2 *shape"] | None,
     parts: Mapping[nn.Module, int],
     read: Callable[[State], Tensor],
+    initial: Mapping[nn.Module, tuple[float, float]] | None = None,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """The limit of a module over all pairs of two sets, tile by tile.
 
@@ -31,6 +32,7 @@ def tiles(
             it are symmetric with an exact diagonal.
         parts: as for :func:`zeroloss.kernels.recursion.walk`.
         read: what to take from a state, pairs last.
+        initial: as for :func:`zeroloss.kernels.recursion.walk`.
 
     Returns:
         Rows, columns, and what was read of their pairs.
@@ -48,10 +50,10 @@ def tiles(
         for left in range(top if x2 is None else 0, len(other), side):
             columns = slice(left, min(left + side, len(other)))
             if x2 is None and left == top:
-                tile = read(walk(module, x1[rows], None, parts))
+                tile = read(walk(module, x1[rows], None, parts, initial=initial))
                 yield rows, columns, (tile + tile.mT) / 2  # sums over pixels may round (i, j) and (j, i) differently
             else:
-                yield rows, columns, read(walk(module, x1[rows], other[columns], parts))
+                yield rows, columns, read(walk(module, x1[rows], other[columns], parts, initial=initial))
 
 
 def _side(pixels: int, parts: int) -> int:

@@ -14,24 +14,10 @@ import torch
 from torch import nn
 
 from zeroloss.errors import ArgumentError
+from zeroloss.kernels.initial import bias_variance, weight_variance
 from zeroloss.kernels.particles import gaussian_particles
 from zeroloss.kernels.patches import patches_of
 from zeroloss.kernels.state import State
-from zeroloss.networks import GaussianConv2d, GaussianLinear
-
-
-def weight_variance(layer: nn.Linear | nn.Conv2d) -> float:
-    """The variance of a layer's initial weights: ours as built, torch's default uniform otherwise.
-
-    Example:
-        >>> round(weight_variance(nn.Linear(3, 5)), 6)  # uniform on +-1/sqrt(3)
-        0.111111
-    """
-    return layer.variance if isinstance(layer, GaussianLinear | GaussianConv2d) else 1 / (3 * _fan_in(layer))
-
-
-def _fan_in(layer: nn.Linear | nn.Conv2d) -> int:
-    return layer.weight[0].numel()
 
 
 def through_linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
@@ -89,6 +75,7 @@ def through_convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module
     height, width = state.pixels
     if min(patches.out_size((height, width))) < 1:
         raise ArgumentError("module", f"leaves nothing of images of {state.size} at {name!r}", "pass larger images, or pad them")
+    state = state.settled()
     pairs = patches.pairs(state.pairs)
     means = (torch.zeros_like(pairs.left), torch.zeros_like(pairs.right))  # of sums with fresh weights
     carried = replace(state, pairs=pairs, mean_left=means[0], mean_right=means[1], tangent=patches.sums(state.tangent))
@@ -97,25 +84,26 @@ def through_convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module
 
 def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapping[nn.Module, int]) -> State:
     """Independent weights, one for each of the state's coordinates (for a convolution: of its patch sums'), and a bias."""
-    gain = weight_variance(layer) * state.width
+    state = state.settled()
+    variance, shift = state.initial.get(layer) or (weight_variance(layer), bias_variance(layer))
+    gain = variance * state.width
     tangent = state.tangent * gain
     part = parts.get(layer)
     if part is not None and layer.weight.requires_grad:
         tangent[part] += state.width * state.pairs.products
     pairs = state.pairs.times(gain)
     if layer.bias is not None:
-        pairs = pairs.plus_constant(1 / (3 * _fan_in(layer)))  # torch's default for a bias
+        pairs = pairs.plus_constant(shift)
         if part is not None and layer.bias.requires_grad:
             tangent[part] += 1.0
-    zeros = torch.zeros_like
-    return State(
-        pairs,
-        zeros(pairs.left),
-        zeros(pairs.right),
-        tangent,
-        width,
+    return replace(
+        state,
+        pairs=pairs,
+        mean_left=torch.zeros_like(pairs.left),
+        mean_right=torch.zeros_like(pairs.right),
+        tangent=tangent,
+        width=width,
         gaussian=True,
         fresh=True,
         law=partial(gaussian_particles, pairs, tangent),
-        draws=state.draws,
     )
