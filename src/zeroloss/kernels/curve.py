@@ -161,7 +161,9 @@ def _fit_side(relative: Callable[[NDArray[np.float64]], NDArray[np.float64]], dt
     return Side(root, pull, tuple(float(c) for c in powers)) if np.isfinite(powers).all() else None
 
 
-def _truncate(series: NDArray[np.float64], tails: NDArray[np.float64], dtype: torch.dtype) -> tuple[int, float, NDArray[np.float64]]:
+def _truncate(
+    series: NDArray[np.float64], tails: NDArray[np.float64], dtype: torch.dtype
+) -> tuple[int, float, NDArray[np.float64]]:
     """The degree at which what is left out and what rounding adds come to least, or are good; with the powers' coefficients."""
     unit = float(torch.finfo(dtype).eps) / 2
     powers = np.cumsum(series[: LARGEST_DEGREE + 1, None] * _monomials(), axis=0)  # row d: the series up to degree d

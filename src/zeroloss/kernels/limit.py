@@ -1,4 +1,8 @@
-"""The limit kernels of a module, as a callable: NTK, NNGP, and DU's last-hidden Gram K^(H)."""
+r"""The limit kernels of a module, as a callable: NTK, NNGP, and DU's last-hidden Gram $K^{(H)}$.
+
+Rows of one norm, and rows of any norms where the module is homogeneous, go through a curve (:mod:`zeroloss.kernels.curve`): one product
+and one polynomial an entry at any depth. Other kernels take the recursion over layers for every entry, in tiles.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,13 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
+from zeroloss.kernels.collapse import collapse, is_homogeneous, row_width
+from zeroloss.kernels.curve import Curve
+from zeroloss.kernels.engine import RowKernel, survey_sets
+from zeroloss.kernels.gradient import differentiable
 from zeroloss.kernels.initial import Initial, resolve
+from zeroloss.kernels.inputs import check_inputs, check_pair
+from zeroloss.kernels.memory import remembered
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.state import State
 from zeroloss.kernels.structure import WEIGHTED, layers_of, refuse_tied
@@ -20,6 +30,7 @@ from zeroloss.kernels.tiles import tiles
 from zeroloss.typing import Inputs
 
 KINDS = ("ntk", "nngp", "last-hidden")
+FEW = 4096  # pairs: fewer than a curve has nodes, so that the recursion itself is quicker
 
 
 def limit_kernel(
@@ -91,7 +102,7 @@ def layer_kernels(
     """
     refuse_tied(module)
     layers = trained_layers(module)
-    inputs = _inputs("x", x, module)
+    inputs = check_inputs("x", x, module).detach().to(torch.float64)
     result = inputs.new_empty(len(layers), len(inputs), len(inputs))
     parts: dict[nn.Module, int] = {layer: index for index, (_, layer) in enumerate(layers)}
     for rows, columns, tile in _pieces(
@@ -128,12 +139,14 @@ class LimitKernel:
             raise ArgumentError("module", "has no hidden layer of weights", "ask for kind='ntk', or pass a deeper network")
         chosen: dict[str, list[nn.Module]] = {"ntk": everything, "nngp": [], "last-hidden": layers[-2:-1]}
         self._parts = dict.fromkeys(chosen[kind], 0)
+        self._curves: dict[tuple[object, ...], Curve | None] = {}
 
     def __call__(self, x1: Tensor, x2: Tensor | None = None, out: Tensor | None = None) -> Float[Tensor, "n1 n2"]:
         r"""The kernel between two sets of inputs.
 
         Args:
-            x1: n1×d rows or n1×c×h×w images; computed in float64 and returned in this dtype.
+            x1: n1×d rows or n1×c×h×w images, in whose dtype the kernel is returned; rows that go through a curve (module docstring) are
+                computed in it, everything else in float64. A homogeneous network's kernel of rows has derivatives in them.
             x2: n2 of the same, or None for $K(x_1,x_1)$, whose diagonal is exact.
             out: an n1×n2 tensor to write into.
 
@@ -143,17 +156,62 @@ class LimitKernel:
         Raises:
             ArgumentError: for inputs of the wrong shape, NaN or infinity, or an ``out`` of the wrong shape.
         """
-        first, second = self._pair(x1, x2)
+        first, second = check_pair(x1, x2, self._module)
         shape = (len(first), len(first if second is None else second))
+        if out is not None and out.shape != shape:
+            raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
+        rows = self._rows(first.detach(), None if second is None else second.detach())
+        if torch.is_grad_enabled() and (first.requires_grad or (second is not None and second.requires_grad)):
+            if out is not None:
+                raise ArgumentError("out", "is given for inputs that require gradients", "leave it out")
+            if rows is None or not self._homogeneous:
+                why = "no derivatives are implemented for this module's limit, which is not homogeneous and of rows"
+                raise ArgumentError("x1", f"requires gradients, and {why}", "pass x1.detach()")
+            return differentiable(rows, first, second)
         if out is None:
             out = first.new_empty(shape, dtype=x1.dtype if x1.dtype.is_floating_point else torch.float64)
-        elif out.shape != shape:
-            raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
-        for rows, columns, tile in self._tiles(first, second):
+        if rows is not None:
+            rows.fill(out)
+            return out
+        for place, columns, tile in self._tiles(*_doubles(first, second)):
             if second is None:
-                out[columns, rows] = tile.T
-            out[rows, columns] = tile
+                out[columns, place] = tile.T.to(out.dtype)
+            out[place, columns] = tile.to(out.dtype)
         return out
+
+    def entry_error(self, x1: Tensor, x2: Tensor | None = None) -> float:
+        r"""A bound on the error of every entry of ``K(x1, x2)``, the forming of the products included.
+
+        For kernels that go through a curve (rows of one norm, or a homogeneous module): the curve's measured error and twice that, the
+        products' for any order of summation, and the last roundings. Otherwise the recursion's rounding over layers is estimated as
+        1e-13 of the largest entry, which the tests hold it to; where the kernel is sampled, see :meth:`standard_error`.
+
+        Args:
+            x1: as for the kernel.
+            x2: likewise.
+
+        Returns:
+            The bound, in the kernel's units: $\lambda_{\min}$ is then known to n times that
+            (:func:`zeroloss.extremes` takes it).
+
+        Example:
+            >>> from zeroloss.networks import fully_connected
+            >>> x = torch.eye(100, dtype=torch.float64)
+            >>> K = limit_kernel(fully_connected(100, 8, 3))
+            >>> 0 < K.entry_error(x) < 1e-11 * float(K(x)[0, 0])
+            True
+        """
+        first, second = check_pair(x1, x2, self._module)
+        rows = self._rows(first.detach(), None if second is None else second.detach(), few=0)
+        if rows is not None:
+            return rows.error
+        if needs_particles(self._module):
+            raise ArgumentError("module", "has a limit that is sampled, whose error is statistical", "ask for standard_error(x)")
+        sides = _doubles(first, second)
+        largest = max(
+            float(self(one[[i]])) for one in sides if one is not None for i in (int(one.flatten(1).norm(dim=1).argmax()),)
+        )
+        return (1e-13 + float(torch.finfo(first.dtype).eps)) * largest
 
     def standard_error(self, x1: Tensor, x2: Tensor | None = None) -> Float[Tensor, "n1 n2"]:
         """The standard error of every entry of the kernel, from the spread of the sets of particles; 0 for closed forms.
@@ -172,23 +230,13 @@ class LimitKernel:
             >>> bool((K.standard_error(x) / K(x) < 0.01).all())
             True
         """
-        first, second = self._pair(x1, x2)
+        first, second = _doubles(*check_pair(x1, x2, self._module))
         if not needs_particles(self._module):
             return first.new_zeros(len(first), len(first if second is None else second))
         states = replicates(self._module, first, second, self._parts, self._seed, self._particles, self._initial)
         values = torch.stack([self._read(state) for state in states])
         error: Tensor = values.std(dim=0) / math.sqrt(REPLICATES)
         return error
-
-    def _pair(self, x1: Tensor, x2: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        first = _inputs("x1", x1, self._module)
-        second = None if x2 is None or x2 is x1 else _inputs("x2", x2, self._module)
-        if second is not None and second.shape[1:] != first.shape[1:]:
-            seen, wanted = (
-                f"{t.shape[1]} columns" if t.ndim == 2 else f"images of {tuple(t.shape[1:])}" for t in (second, first)
-            )
-            raise ArgumentError("x2", f"has {seen} where x1 has {wanted}", "pass inputs of one shape")
-        return first, second
 
     def _tiles(self, first: Tensor, second: Tensor | None) -> Iterator[tuple[slice, slice, Tensor]]:
         return _pieces(self._module, first, second, self._parts, self._read, self._seed, self._particles, self._initial)
@@ -212,22 +260,55 @@ class LimitKernel:
             >>> bool(np.allclose(K.operator(x) @ np.ones(3), K(x).sum(1)))
             True
         """
-        inputs = _inputs("x", x, self._module)
-        n = len(inputs)
+        inputs = check_inputs("x", x, self._module).detach()
+        n, dtype = len(inputs), np.float32 if inputs.dtype == torch.float32 else np.float64
         if needs_particles(self._module):  # particles belong to all rows at once, so every product must see one matrix
             return aslinearoperator(self(inputs).cpu().numpy())
+        rows = self._rows(inputs, None)
 
         def product(vectors: np.ndarray) -> np.ndarray:
-            right = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float64)).to(inputs.device).reshape(n, -1)
-            total = torch.zeros_like(right)
-            for rows, columns, tile in self._tiles(inputs, None):
-                total[rows] += tile @ right[columns]
-                if rows != columns:
-                    total[columns] += tile.T @ right[rows]
+            right = torch.from_numpy(np.ascontiguousarray(vectors, dtype=dtype)).to(inputs.device).reshape(n, -1)
+            if rows is not None:
+                total = rows.times(right)
+            else:
+                total = torch.zeros_like(right)
+                for place, columns, tile in self._tiles(inputs.to(torch.float64), None):
+                    total[place] += tile.to(right.dtype) @ right[columns]
+                    if place != columns:
+                        total[columns] += tile.T.to(right.dtype) @ right[place]
             result: np.ndarray = total.cpu().numpy().reshape(vectors.shape)
             return result
 
-        return LinearOperator((n, n), matvec=product, matmat=product, rmatvec=product, rmatmat=product, dtype=np.float64)  # type: ignore[no-any-return, unused-ignore]
+        return LinearOperator((n, n), matvec=product, matmat=product, rmatvec=product, rmatmat=product, dtype=dtype)  # type: ignore[no-any-return, unused-ignore]
+
+    def _rows(self, first: Tensor, second: Tensor | None, few: int = FEW) -> RowKernel | None:
+        """The kernel through a curve, where there is one and there are pairs enough to be worth making it."""
+        pairs = len(first) * len(first if second is None else second)
+        if first.ndim != 2 or row_width(self._module) != first.shape[1] or needs_particles(self._module) or pairs == 0:
+            return None
+        surveyed = survey_sets(first, second)
+        norm = 1.0 if self._homogeneous else surveyed.one_norm
+        if norm is None:
+            return None
+        variance = 1.0 if self._homogeneous else norm**2 / first.shape[1]
+        trained = tuple(p.requires_grad for p in self._module.parameters())
+        key = (variance, surveyed.x1.dtype, trained)
+        if key not in self._curves:
+            if pairs <= few:
+                return None
+            self._curves[key] = self._collapsed(variance, surveyed.x1.dtype)
+        curve = self._curves[key]
+        return None if curve is None else surveyed.kernel(curve, self._homogeneous)
+
+    def _collapsed(self, variance: float, dtype: torch.dtype) -> Curve | None:
+        def fitted() -> Curve | None:
+            return collapse(self._module, self._parts, self._read, self._initial, variance, dtype)
+
+        return remembered((self.kind, variance, str(dtype)), self._module, self._initial, fitted)
+
+    @property
+    def _homogeneous(self) -> bool:
+        return is_homogeneous(self._module, self._initial)
 
 
 def _pieces(
@@ -252,22 +333,5 @@ def _pieces(
     yield slice(0, total.shape[-2]), slice(0, total.shape[-1]), total / REPLICATES
 
 
-def _inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
-    """Float64 images for a module that convolves and rows for any other, or an error that says what is wrong with them."""
-    images = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
-    if not isinstance(x, Tensor) or x.ndim < 2:
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        remedy = "pass an n×c×h×w tensor of images" if images else "pass an n×d tensor, one input a row"
-        raise ArgumentError(name, f"has shape {shape}", remedy)
-    if images and x.ndim != 4:
-        raise ArgumentError(name, f"has shape {tuple(x.shape)}, but the module convolves images", "pass an n×c×h×w tensor")
-    if x.dtype in (torch.float16, torch.bfloat16) or x.is_complex() or x.dtype == torch.bool:
-        raise ArgumentError(name, f"has dtype {x.dtype}", "convert it to float32 or float64 first")
-    rows = x.detach().flatten(1).to(torch.float64)
-    if rows.shape[1] == 0:
-        raise ArgumentError(name, f"has shape {tuple(x.shape)}", "pass inputs with at least one number each")
-    bad = ~torch.isfinite(rows).all(dim=1)
-    if bool(bad.any()):
-        where = int(bad.nonzero()[0])
-        raise ArgumentError(name, f"has NaN or infinity in {int(bad.sum())} rows (first: row {where})", "clean or drop them")
-    return rows.reshape(x.shape) if images else rows
+def _doubles(first: Tensor, second: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return first.detach().to(torch.float64), None if second is None else second.detach().to(torch.float64)

@@ -22,7 +22,7 @@ from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
 from zeroloss.kernels.gains import gained_products, gains_are_closed
 from zeroloss.kernels.norms import through_norm
-from zeroloss.kernels.pairs import from_half_distances, input_pairs
+from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
 from zeroloss.kernels.particles import Draws, both, then
 from zeroloss.kernels.state import State
 from zeroloss.kernels.structure import NORMS, children_of, refuse_own_forward
@@ -53,19 +53,41 @@ def walk(
     Returns:
         The state of the module's output coordinate, over all pixels where the output is an image.
     """
-    pairs = input_pairs(x1, x2)
-    count = max(parts.values(), default=-1) + 1
-    start = State(
-        pairs,
-        x1.mean(dim=1),  # a coordinate of the inputs is one of theirs, drawn at random
+    means = (
+        x1.mean(dim=1),
         (x1 if x2 is None else x2).mean(dim=1),
-        pairs.versine.new_zeros(count, *x1.shape[2:], *pairs.versine.shape[:2]).movedim((-2, -1), (1, 2)),
-        pairs.versine.new_zeros(count),
-        width=x1.shape[1],
-        gaussian=False,
-        draws=draws,
-        initial=initial or {},
-    )
+    )  # a coordinate of the inputs is one of theirs, drawn at random
+    return carry(module, input_pairs(x1, x2), means, x1.shape[1], parts, draws, initial)
+
+
+def carry(
+    module: nn.Module,
+    pairs: Pairs,
+    means: tuple[Tensor, Tensor],
+    width: int,
+    parts: Mapping[nn.Module, int],
+    draws: Draws | None = None,
+    initial: Mapping[nn.Module, tuple[float, float]] | None = None,
+) -> State:
+    """:func:`walk` from the inputs' moments on.
+
+    Args:
+        module: as there.
+        pairs: the moments of the inputs.
+        means: the mean of a coordinate of theirs, for the first set and for the second.
+        width: how many coordinates they have (channels, for images).
+        parts: as there.
+        draws: as there.
+        initial: as there.
+
+    Returns:
+        The state of the module's output coordinate.
+    """
+    count = max(parts.values(), default=-1) + 1
+    pixels, sets = pairs.left.shape[1:], pairs.versine.shape[:2]
+    tangent = pairs.versine.new_zeros(count, *pixels, *sets).movedim((-2, -1), (1, 2))
+    gains = pairs.versine.new_zeros(count)
+    start = State(pairs, *means, tangent, gains, width=width, gaussian=False, draws=draws, initial=initial or {})
     return _join(advance(module, start, parts, name="module"))
 
 

@@ -16,90 +16,10 @@ from torch import Tensor
 
 from zeroloss.kernels.curve import Curve
 from zeroloss.kernels.pairs import NEAR
+from zeroloss.kernels.preparation import CHUNK, Prepared
 
 TILE = 512  # rows and columns: the product of a tile and what is made of it stay in a core's cache
-CHUNK = 2**21  # numbers of the rows that are prepared at a time
 POWERS = 4  # the compiled loops take so many at once
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    r"""Rows, and what a tile needs of them.
-
-    Args:
-        rows: as given, n×d.
-        inverse: $1/\|x_i\|$, 0 for a zero row, n, float64.
-        centred: $v_i=u_i-c$, n×d.
-        half: $\tfrac12\|v_i\|^2$, n.
-        scale: the factor of row i in every entry, n.
-    """
-
-    rows: Float[Tensor, "n d"]
-    inverse: Float[Tensor, " n"]
-    centred: Float[Tensor, "n d"]
-    half: Float[Tensor, " n"]
-    scale: Float[Tensor, " n"]
-
-    def at(self, place: slice) -> Prepared:
-        """Some of the rows, as views."""
-        return Prepared(self.rows[place], self.inverse[place], self.centred[place], self.half[place], self.scale[place])
-
-
-def prepare(x: Float[Tensor, "n d"], norms: Float[Tensor, " n"], centre: Float[Tensor, " d"], scale: Float[Tensor, " n"]) -> Prepared:
-    r"""Unit rows less a centre, rounded once.
-
-    Args:
-        x: n×d, float32 or float64.
-        norms: their norms, float64.
-        centre: $c$, float64.
-        scale: factor a row, float64.
-
-    Returns:
-        The prepared rows, in x's dtype.
-
-    Example:
-        >>> x = torch.tensor([[3.0, 4.0]])
-        >>> prepare(x, torch.tensor([5.0]).double(), torch.zeros(2).double(), torch.ones(1).double()).centred
-        tensor([[0.6000, 0.8000]])
-    """
-    inverse = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
-    centred, half = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(len(x))
-    for start in range(0, len(x), max(1, CHUNK // x.shape[1])):
-        place = slice(start, start + max(1, CHUNK // x.shape[1]))
-        centred[place] = x[place].to(torch.float64) * inverse[place, None] - centre
-        half[place] = 0.5 * torch.linalg.vector_norm(centred[place], dim=1, dtype=torch.float64).square()
-    return Prepared(x.contiguous(), inverse, centred, half, scale.to(x.dtype))
-
-
-def row_norms(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """Norms in float64, free of overflow.
-
-    Example:
-        >>> row_norms(torch.full((1, 4), 1e200, dtype=torch.float64)) / 1e200
-        tensor([2.], dtype=torch.float64)
-    """
-    largest = x.abs().amax(dim=1).to(torch.float64)
-    safe = torch.where(largest > 0, largest, torch.ones_like(largest))
-    norms = torch.empty_like(largest)
-    for start in range(0, len(x), max(1, CHUNK // x.shape[1])):
-        place = slice(start, start + max(1, CHUNK // x.shape[1]))
-        norms[place] = torch.linalg.vector_norm(x[place].to(torch.float64) / safe[place, None], dim=1)
-    return norms * largest
-
-
-def unit_mean(x: Float[Tensor, "n d"], norms: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
-    """The mean of the unit rows, float64.
-
-    Example:
-        >>> unit_mean(torch.eye(2), torch.ones(2).double())
-        tensor([0.5000, 0.5000], dtype=torch.float64)
-    """
-    inverse = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
-    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), max(1, CHUNK // x.shape[1])):
-        place = slice(start, start + max(1, CHUNK // x.shape[1]))
-        total += inverse[place] @ x[place].to(torch.float64)
-    return total / len(x)
 
 
 def angle_error(dtype: torch.dtype, d: int) -> float:
@@ -130,7 +50,7 @@ class Compiled:
 
     Args:
         powers: 2×K, highest first, both sides padded to one multiple of 4.
-        constants: of :func:`zeroloss.kernels.strips.side_constants`.
+        constants: of :func:`zeroloss.kernels.loops.side_constants`.
     """
 
     powers: NDArray[np.floating]
@@ -150,7 +70,7 @@ def compiled(curve: Curve, dtype: torch.dtype) -> Compiled:
         >>> compiled(Curve(1.0, side, side, 0.0, 0.0), torch.float32).powers[0]
         array([0., 0., 2., 1.], dtype=float32)
     """
-    from zeroloss.kernels.strips import side_constants  # numba takes half a second to import
+    from zeroloss.kernels.loops import side_constants  # numba takes half a second to import
 
     kind = np.float32 if dtype == torch.float32 else np.float64
     sides = (curve.same, curve.opposite)
@@ -162,7 +82,9 @@ def compiled(curve: Curve, dtype: torch.dtype) -> Compiled:
     return Compiled((powers * curve.diagonal).astype(kind), constants)
 
 
-def fill(form: Compiled, left: Prepared, right: Prepared, same: bool, product: Tensor, out: Tensor, turned: Tensor | None) -> None:
+def fill(
+    form: Compiled, left: Prepared, right: Prepared, same: bool, product: Tensor, out: Tensor, turned: Tensor | None
+) -> None:
     """One tile, by compiled loops, on a CPU.
 
     Args:
@@ -174,7 +96,7 @@ def fill(form: Compiled, left: Prepared, right: Prepared, same: bool, product: T
         out: p×q, written.
         turned: q×p, written with the transpose, or None.
     """
-    from zeroloss.kernels.strips import fill_tile
+    from zeroloss.kernels.loops import fill_tile
 
     torch.mm(left.centred, right.centred.mT, out=product)
     fill_tile(

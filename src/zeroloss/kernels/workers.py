@@ -19,7 +19,7 @@ _before = 1
 
 @contextmanager
 def _single_threaded_products() -> Iterator[int]:
-    """torch's products with one thread each while anybody is inside; gives the number of threads that there were before."""
+    """Torch's products with one thread each while anybody is inside; gives the number of threads that there were before."""
     global _users, _before
     with _lock:
         if _users == 0:

@@ -1,4 +1,4 @@
-r"""Compiled loops over one tile of a kernel: from products of unit rows to $1-|\rho|$, through the curve, into place.
+r"""Compiled loops: rows made ready, and one tile of a kernel, from products to $1-|\rho|$, through the curve, into place.
 
 Every loop runs over a row of the tile that stays in the cache, and over as many of its entries at once as the processor has lanes. The
 loops hold no lock of Python's, so that tiles run side by side in threads.
@@ -7,11 +7,11 @@ loops hold no lock of Python's, so that tiles run side by side in threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from zeroloss.kernels.compiling import loop
+
 GROUP = 16  # rows that are turned together: a cache line of float32
-FAST = {"contract", "reassoc", "nsz", "arcp"}  # never nnan or ninf, so that a NaN that should not be there is seen
 
 
 def side_constants(near: float, pulls: tuple[float, float], roots: tuple[bool, bool], dtype: type) -> NDArray[np.floating]:
@@ -31,7 +31,7 @@ def side_constants(near: float, pulls: tuple[float, float], roots: tuple[bool, b
     return np.array([0.0, 1.0, 2.0, 0.5, near, tiny, *pulls, *(float(root) for root in roots)], dtype=dtype)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@loop
 def _exact(a, inverse_a, b, inverse_b, sign):  # type: ignore[no-untyped-def]
     """Half the squared distance (sign -1) or sum (sign +1) of two unit vectors, in float64 from the rows themselves."""
     total = 0.0
@@ -41,7 +41,7 @@ def _exact(a, inverse_a, b, inverse_b, sign):  # type: ignore[no-untyped-def]
     return 0.5 * total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@loop
 def _signed_row(products, half_i, half2, signed, constants):  # type: ignore[no-untyped-def]
     """One row of products to $m$ with the sign of the correlation; returns how many keep too few digits."""
     zero, one, two, near, tiny = constants[0], constants[1], constants[2], constants[4], constants[5]
@@ -55,7 +55,7 @@ def _signed_row(products, half_i, half2, signed, constants):  # type: ignore[no-
     return count
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@loop
 def _mend_row(signed, half_i, half2, row, inverse_i, x2, inverse2, same, constants):  # type: ignore[no-untyped-def]
     """Form again, without cancellation, the entries of a row that keep too few digits; ``same`` is the column of the row itself."""
     one, near, tiny = constants[1], constants[4], constants[5]
@@ -69,7 +69,7 @@ def _mend_row(signed, half_i, half2, row, inverse_i, x2, inverse2, same, constan
             signed[j] = -max(min(_exact(row, inverse_i, x2[j], inverse2[j], 1.0), one), tiny)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@loop
 def _curve_row(signed, place, total, powers, constants):  # type: ignore[no-untyped-def]
     """The curve along one row, Horner's rule four powers at a time; ``powers`` holds both sides, highest first."""
     zero, one, two = constants[0], constants[1], constants[2]
@@ -96,7 +96,7 @@ def _curve_row(signed, place, total, powers, constants):  # type: ignore[no-unty
             total[j] = t * v + (a3 if alike else b3)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@loop
 def fill_tile(products, half1, half2, x1, x2, inverse1, inverse2, scale1, scale2, powers, constants, same, out, turned):  # type: ignore[no-untyped-def]
     r"""One tile: products of centred unit rows in, kernel values out.
 
@@ -137,3 +137,48 @@ def fill_tile(products, half1, half2, x1, x2, inverse1, inverse2, scale1, scale2
             for j in range(q):
                 for i in range(first, last):
                     turned[j, i] = block[i - first, j]
+    if same:  # a product of a set with itself may round (i, j) and (j, i) differently
+        for i in range(p):
+            for j in range(i):
+                out[i, j] = out[j, i]
+
+
+@loop
+def survey_rows(x, norms, mean):  # type: ignore[no-untyped-def]
+    """Norms, and the mean of the unit rows; both are written (see :func:`zeroloss.kernels.preparation.survey`)."""
+    for i in range(x.shape[0]):
+        row = x[i]
+        square = 0.0
+        for k in range(len(row)):
+            square += np.float64(row[k]) * np.float64(row[k])
+        norm = np.sqrt(square)
+        if not (1e-140 < norm < 1e140):  # its square may have overflowed or vanished, or it is NaN
+            largest = 0.0
+            for k in range(len(row)):
+                largest = max(largest, abs(np.float64(row[k])))
+            if 0.0 < largest < np.inf:
+                square = 0.0
+                for k in range(len(row)):
+                    part = np.float64(row[k]) / largest
+                    square += part * part
+                norm = np.sqrt(square) * largest
+        norms[i] = norm
+        if norm > 0.0:
+            inverse = 1.0 / norm
+            for k in range(len(row)):
+                mean[k] += np.float64(row[k]) * inverse
+    for k in range(len(mean)):
+        mean[k] /= max(1, x.shape[0])
+
+
+@loop
+def centre_rows(x, inverse, centre, centred, half):  # type: ignore[no-untyped-def]
+    """Unit rows less the centre, and half their squares; both are written (see :func:`zeroloss.kernels.preparation.prepare`)."""
+    for i in range(x.shape[0]):
+        source, target, factor = x[i], centred[i], inverse[i]
+        total = 0.0
+        for k in range(len(source)):
+            target[k] = np.float64(source[k]) * factor - centre[k]
+        for k in range(len(source)):
+            total += np.float64(target[k]) * np.float64(target[k])
+        half[i] = 0.5 * total

@@ -1,0 +1,76 @@
+"""Inputs at the door of a limit kernel: rows or images, float32 or float64, finite."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zeroloss.errors import ArgumentError
+from zeroloss.typing import Inputs
+
+
+def check_inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
+    """Images for a module that convolves and rows for any other; float32 stays, all other real numbers become float64.
+
+    Args:
+        name: the argument's, for errors.
+        x: n×d rows, or n×c×h×w images, which a module that does not convolve sees as rows.
+        module: the module.
+
+    Returns:
+        The inputs, in the graph if they are in one.
+
+    Raises:
+        ArgumentError: for other shapes, half precision, complex or boolean numbers, NaN or infinity.
+
+    Example:
+        >>> check_inputs("x", torch.ones(2, 3, dtype=torch.int64), nn.Linear(3, 1)).dtype
+        torch.float64
+    """
+    images = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+    if not isinstance(x, Tensor) or x.ndim < 2:
+        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        remedy = "pass an n×c×h×w tensor of images" if images else "pass an n×d tensor, one input a row"
+        raise ArgumentError(name, f"has shape {shape}", remedy)
+    if images and x.ndim != 4:
+        raise ArgumentError(name, f"has shape {tuple(x.shape)}, but the module convolves images", "pass an n×c×h×w tensor")
+    if x.dtype in (torch.float16, torch.bfloat16) or x.is_complex() or x.dtype == torch.bool:
+        raise ArgumentError(name, f"has dtype {x.dtype}", "convert it to float32 or float64 first")
+    if x[:1].numel() == 0 and 0 in x.shape[1:]:
+        raise ArgumentError(name, f"has shape {tuple(x.shape)}", "pass inputs with at least one number each")
+    rows = x.flatten(1) if x.dtype == torch.float32 else x.flatten(1).to(torch.float64)
+    if not bool(torch.isfinite(rows.detach().sum(dim=1, dtype=torch.float64)).all()):  # one number a row; then the slow question
+        bad = ~torch.isfinite(rows).all(dim=1)
+        if bool(bad.any()):
+            where = int(bad.nonzero()[0])
+            raise ArgumentError(name, f"has NaN or infinity in {int(bad.sum())} rows (first: row {where})", "clean or drop them")
+    return rows.reshape(x.shape) if images else rows
+
+
+def check_pair(
+    x1: Tensor, x2: Tensor | None, module: nn.Module
+) -> tuple[Float[Tensor, " n1 *shape"], Float[Tensor, " n2 *shape"] | None]:
+    """Two sets of inputs of one shape, or one.
+
+    Args:
+        x1: the first set.
+        x2: the second; None, or the first one itself, for the first with itself.
+        module: the module.
+
+    Returns:
+        The two, the second None for one.
+
+    Raises:
+        ArgumentError: as :func:`check_inputs`, and for inputs of two shapes.
+
+    Example:
+        >>> check_pair(torch.ones(2, 3), None, nn.Linear(3, 1))[1] is None
+        True
+    """
+    first = check_inputs("x1", x1, module)
+    second = None if x2 is None or x2 is x1 else check_inputs("x2", x2, module)
+    if second is not None and second.shape[1:] != first.shape[1:]:
+        seen, wanted = (f"{t.shape[1]} columns" if t.ndim == 2 else f"images of {tuple(t.shape[1:])}" for t in (second, first))
+        raise ArgumentError("x2", f"has {seen} where x1 has {wanted}", "pass inputs of one shape")
+    return first, second

@@ -1,0 +1,148 @@
+"""Curves kept on disk: what a deep network's limit takes a second to compile, the next process reads in a millisecond.
+
+One small JSON file a curve, named by the hash of everything that the curve depends on, under the user's cache folder or the one that
+``ZEROLOSS_CACHE`` names; an empty name keeps nothing. A file that cannot be read or written is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from torch import nn
+
+from zeroloss.kernels.curve import GOOD, LARGEST_DEGREE, NODES, PULLS, WORST, Curve, Side
+from zeroloss.kernels.initial import bias_variance, weight_variance
+from zeroloss.kernels.structure import WEIGHTED
+from zeroloss.networks import Scale, activation_of
+
+VERSION = 1  # of the file's form and of the recursions; a change of either changes it
+
+
+def remembered(
+    key: tuple[object, ...],
+    module: nn.Module,
+    initial: Mapping[nn.Module, tuple[float, float]],
+    make: Callable[[], Curve | None],
+) -> Curve | None:
+    """The curve of a module, from disk where it is there, else made and kept.
+
+    Args:
+        key: what it depends on beside the module.
+        module: the module; one with functions of the user's own is never kept, since they have no name that lasts.
+        initial: variances of weights and bias that were given.
+        make: makes the curve, or None where there is none (which is kept too).
+
+    Returns:
+        What ``make`` returns.
+
+    Example:
+        >>> side = Side(False, 0.0, (1.0,))
+        >>> remembered(("doctest",), nn.Linear(2, 1), {}, lambda: Curve(1.0, side, side, 0.0, 0.0)).diagonal
+        1.0
+    """
+    folder, shape = cache_folder(), describe(module, initial)
+    if folder is None or shape is None:
+        return make()
+    numbers = (
+        VERSION,
+        torch.__version__,
+        sorted(map(str, GOOD.items())),
+        sorted(map(str, WORST.items())),
+        PULLS,
+        NODES,
+        LARGEST_DEGREE,
+    )
+    path = folder / f"{hashlib.sha256(repr((numbers, key, shape)).encode()).hexdigest()}.json"
+    try:
+        return _read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass
+    curve = make()
+    _write(path, None if curve is None else asdict(curve))
+    return curve
+
+
+def cache_folder() -> Path | None:
+    """Where curves are kept, None for nowhere."""
+    named = os.environ.get("ZEROLOSS_CACHE")
+    if named == "":
+        return None
+    try:
+        return (Path(named) if named else user_cache_path("zeroloss")) / "curves"
+    except (OSError, RuntimeError):  # no home
+        return None
+
+
+def describe(module: nn.Module, initial: Mapping[nn.Module, tuple[float, float]]) -> object | None:
+    """Everything about a module that its limit depends on, as plain values; None where something in it has no lasting name.
+
+    Example:
+        >>> describe(nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU()), {})[1][0][1][:2]
+        (2, 1)
+        >>> from zeroloss.networks import Elementwise
+        >>> describe(Elementwise(lambda z: torch.sin(z)), {}) is None
+        True
+    """
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    if (sigma := activation_of(module)) is not None:
+        source = sigma.source
+        made = source.func if isinstance(source, partial) else source
+        owner = str(getattr(made, "__module__", ""))
+        if not isinstance(made, type) or owner.split(".")[0] not in ("torch", "zeroloss"):
+            return None
+        given = (source.args, sorted(source.keywords.items())) if isinstance(source, partial) else ()
+        return ("activation", made.__qualname__, given, sigma.kinks)
+    trained = tuple((name, p.requires_grad) for name, p in module.named_parameters(recurse=False))
+    if isinstance(module, WEIGHTED):
+        variances = initial.get(module, (weight_variance(module), bias_variance(module)))
+        return (kind, (*module.weight.shape[1::-1], variances, trained))
+    children = [describe(child, initial) for child in module._modules.values() if child is not None]
+    if any(child is None for child in children):
+        return None
+    plain = {
+        name: value
+        for name, value in vars(module).items()
+        if name in ("factor", "eps", "normalized_shape", "training", "p", "start_dim", "end_dim")
+    }
+    known = isinstance(module, Scale) or bool(children) or kind.startswith(("torch.", "zeroloss."))
+    return (kind, children, sorted(plain.items(), key=str), trained) if known else None
+
+
+def _read(found: Any) -> Curve | None:
+    if found["curve"] is None:
+        return None
+    curve = dict(found["curve"])
+    for name in ("same", "opposite"):
+        side = curve[name]
+        curve[name] = Side(bool(side["root"]), float(side["pull"]), tuple(map(float, side["coefficients"])))
+        if not 0 < len(curve[name].coefficients) <= LARGEST_DEGREE + 1 or not all(map(math.isfinite, curve[name].coefficients)):
+            raise ValueError("coefficients out of range")
+    numbers = {name: float(curve[name]) for name in ("diagonal", "error", "steepness")}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError("numbers out of range")
+    return Curve(same=curve["same"], opposite=curve["opposite"], **numbers)
+
+
+def _write(path: Path, curve: object) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"curve": curve}, file)
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+    except OSError:  # a full or read-only disk
+        pass
