@@ -198,7 +198,7 @@ def test_bad_rows_are_named(call, message):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)), "'1' of type BatchNorm1d"),
+        (nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)), r"by its own batch .BatchNorm1d at '1'"),
         (nn.Sequential(nn.ReLU(), nn.Linear(5, 8)), "something that is not a Gaussian pre-activation"),
         (nn.Sequential(nn.Linear(5, 8), Residual(Scale(2.0))), "carries its own input through"),
         (nn.Sequential(nn.Linear(5, 8), Residual(nn.Linear(8, 9))), "from 8 to 9 features"),

@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
@@ -24,12 +25,11 @@ from zeroloss.kernels.gains import gained_products, gains_are_closed
 from zeroloss.kernels.norms import through_norm
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
 from zeroloss.kernels.particles import Draws, both, then
+from zeroloss.kernels.refusals import refusal
 from zeroloss.kernels.state import State
 from zeroloss.kernels.structure import NORMS, children_of, refuse_own_forward
 from zeroloss.kernels.weights import through_convolution, through_linear
 from zeroloss.networks import Activation, Residual, Scale, activation_of
-
-POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 def walk(
@@ -95,7 +95,8 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
     """One layer's rule.
 
     Args:
-        module: Linear, Conv2d, a known activation, Scale, Residual, Sequential, Identity, Flatten, or Dropout in eval mode.
+        module: Linear, Conv2d, a known activation, a normalising layer, Scale, Residual, Sequential, Identity, Flatten, or Dropout in
+            eval mode.
         state: the state before it.
         parts: as in :func:`walk`.
         name: the layer's dotted name, for errors.
@@ -131,22 +132,12 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
         return through_norm(module, state, parts, name)
     if isinstance(module, nn.Flatten):
         return _flatten(module, state, name)
-    if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and not module.training):
+    if isinstance(module, nn.Identity) or (isinstance(module, _DropoutNd) and (not module.training or module.p == 0)):
         return state
     if (sigma := activation_of(module)) is not None:
         closed = state.gaussian and (gains_are_closed(sigma) or not bool(state.gains.any()))
         return _activation(sigma, state) if closed else _sampled_activation(sigma, state, name)
-    if isinstance(module, POOLS):
-        raise ArgumentError(
-            "module",
-            f"pools pixels at {name!r} ({type(module).__name__}), and its limit needs pairs of different pixels, which are not kept",
-            "use strided convolutions and Flatten, or ask for gram(module, x)",
-        )
-    raise ArgumentError(
-        "module",
-        f"has a layer {name!r} of type {type(module).__name__}, for which no infinite-width limit is implemented",
-        "use Linear, Conv2d, an activation, Elementwise, Scale, Residual, Flatten or Sequential, or ask for gram(module, x)",
-    )
+    raise refusal(module, name)
 
 
 def _flatten(module: nn.Flatten, state: State, name: str) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from zeroloss.errors import ArgumentError
@@ -49,7 +50,7 @@ def layers_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def refuse_own_forward(module: nn.Module, name: str) -> None:
-    """Refuse a subclass that computes something of its own: it is not the layer that it derives from.
+    """Refuse a layer whose sizes are open, and a subclass that computes something of its own: it is not what it derives from.
 
     Args:
         module: a layer.
@@ -58,6 +59,12 @@ def refuse_own_forward(module: nn.Module, name: str) -> None:
     Raises:
         ArgumentError: naming the layer.
     """
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        raise ArgumentError(
+            "module",
+            f"has a lazy layer at {name!r} ({type(module).__name__}) whose sizes are not known yet",
+            "pass some inputs through the module first",
+        )
     for kind in _KNOWN:
         if isinstance(module, kind) and (type(module).forward is not kind.forward or is_parametrized(module)):
             how = "parametrised weights" if is_parametrized(module) else "a forward of its own"
