@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: study test test-all bench results breadth battery docs lint clean help
+.PHONY: study test test-all bench bench-kernels results breadth battery docs lint clean help
 
 help:
 	@echo "make study      drive three networks to zero loss on real digits, and explain why it worked"
 	@echo "make test       the test suite (minutes);  make test-all  with the slow tests"
 	@echo "make results    write docs/results again from the default study"
 	@echo "make breadth    docs/results/breadth.md: every architecture, data set, label and optimiser (under an hour; needs CIFAR-10)"
+	@echo "make bench-kernels  docs/results/kernels.md: limit kernels beside matrix products and neural-tangents (ten minutes)"
 	@echo "make lint       ruff, types, layers;       make bench     timings as ratios;   make docs  the manual"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -41,6 +42,9 @@ test-all: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+bench-kernels: $(VENV)/.dev
+	$(BIN)/python -m bench.kernels
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 HERE = Path(__file__).parent / "peers"
 STORE = ROOT / ".venv-peers"
 ENVIRONMENT = STORE / "neural-tangents"
+REQUIREMENTS = HERE / "neural_tangents.txt"
 PATIENCE = 900  # seconds for the installation; it brings tensorflow, which is large
 
 
@@ -44,7 +45,7 @@ def environment() -> tuple[Path | None, str]:
     pip = [str(making / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     steps = (
         [interpreter, "-m", "venv", str(making)],
-        [*pip, "-r", str(HERE / "neural_tangents.txt")],
+        [*pip, "-r", str(REQUIREMENTS)],
         [str(making / "bin" / "python"), "-c", "import neural_tangents"],
     )
     try:

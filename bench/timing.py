@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 def by_turns(*calls: Callable[[], object], rounds: int = 7) -> tuple[float, ...]:
@@ -16,11 +16,34 @@ def by_turns(*calls: Callable[[], object], rounds: int = 7) -> tuple[float, ...]
     Returns:
         Seconds of each.
     """
+    return within(float("inf"), *calls, rounds=rounds)
+
+
+def within(seconds: float, *calls: Callable[[], object], rounds: int = 7) -> tuple[float, ...]:
+    """As :func:`by_turns`, but no round begins after that many seconds; the warm-up counts where no other round was made.
+
+    Args:
+        seconds: how long rounds may begin.
+        calls: what to time.
+        rounds: how many counted at most.
+
+    Returns:
+        Seconds of each.
+    """
+    start = time.perf_counter()
+    warm_up = _round(calls)
     best = [float("inf")] * len(calls)
-    for turn in range(rounds + 1):
-        for index, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            if turn:
-                best[index] = min(best[index], time.perf_counter() - start)
-    return tuple(best)
+    made = 0
+    while made < rounds and time.perf_counter() - start < seconds:
+        best = list(map(min, best, _round(calls)))
+        made += 1
+    return tuple(best if made else warm_up)
+
+
+def _round(calls: Sequence[Callable[[], object]]) -> list[float]:
+    taken = []
+    for call in calls:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return taken
