@@ -235,7 +235,9 @@ def test_tiles_stay_within_the_budget(monkeypatch):
     """The arithmetic, and that a large set is cut by it."""
     monkeypatch.setattr(tiles, "BUDGET", 2**20)
     seen = []
-    monkeypatch.setattr(tiles, "walk", lambda module, x1, x2, parts: seen.append((len(x1), len(x1 if x2 is None else x2))))
+    monkeypatch.setattr(
+        tiles, "walk", lambda module, x1, x2, parts, initial: seen.append((len(x1), len(x1 if x2 is None else x2)))
+    )
     x = torch.zeros(50, 3, 4, 4, dtype=torch.float64)
     shapes = [t for _, _, t in tiles.tiles(nn.Identity(), x, x[:7], {}, lambda _: torch.zeros(1, 1))]
     assert len(shapes) == len(seen) == 3

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.kernels.curve import Curve, fit_curve
-from zeroloss.kernels.initial import bias_variance
 from zeroloss.kernels.pairs import Pairs
-from zeroloss.kernels.piecewise import pieces_of
 from zeroloss.kernels.recursion import carry
 from zeroloss.kernels.state import State
-from zeroloss.kernels.structure import NORMS, children_of
-from zeroloss.networks import Residual, Scale, activation_of
+from zeroloss.kernels.structure import children_of
+from zeroloss.networks import Network, Scale
 
 Variances = Mapping[nn.Module, tuple[float, float]]
 _THROUGH = (nn.Flatten, nn.Identity, nn.Dropout, Scale)  # in front of the first weights they change no angle
@@ -36,39 +34,11 @@ def row_width(module: nn.Module) -> int | None:
     """
     if isinstance(module, nn.Linear):
         return module.in_features
-    if isinstance(module, nn.Sequential) and not isinstance(module, Residual):
+    if type(module) is nn.Sequential or isinstance(module, Network):
         for _, layer in children_of(module):
             if not isinstance(layer, _THROUGH):
                 return row_width(layer)
     return None
-
-
-def is_homogeneous(module: nn.Module, initial: Variances) -> bool:
-    """Whether scaling an input by a positive number scales the output, its gradients and so every kernel of it by that number.
-
-    Args:
-        module: a module that the recursion knows.
-        initial: variances of weights and bias that were given.
-
-    Example:
-        >>> from zeroloss.networks import fully_connected
-        >>> is_homogeneous(fully_connected(3, 8, 2), {}), is_homogeneous(fully_connected(3, 8, 2, activation="erf"), {})
-        (True, False)
-    """
-    if isinstance(module, nn.Linear):
-        if module.bias is None:
-            return True
-        variance = initial[module][1] if module in initial else bias_variance(module)
-        return variance == 0 and not module.bias.requires_grad
-    if isinstance(module, nn.Sequential):
-        return all(is_homogeneous(layer, initial) for _, layer in children_of(module))
-    if isinstance(module, NORMS):
-        return False
-    sigma = activation_of(module)
-    if sigma is None:
-        return True
-    pieces = pieces_of(sigma)
-    return pieces is not None and pieces.homogeneous
 
 
 def collapse(

@@ -9,7 +9,8 @@ Hermite series.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -66,12 +67,42 @@ def dual(activation: Activation, pairs: Pairs) -> Dual:
         >>> float(result.pairs.left), float(result.slope)
         (0.5, 0.5)
     """
+    pieces = pieces_of(activation)
+    if pieces is not None and pieces.homogeneous:
+        return _homogeneous_dual(pieces, pairs)
+    sign = parity(activation)
+    if sign == 0 or pairs.coversine is None:
+        return _one_sided_dual(activation, pieces, pairs)
+    # an odd or even function makes of opposite inputs what it makes of equal ones: the nearer end of the turn keeps its digits
+    wide = pairs.versine > 1
+    near = torch.where(wide, pairs.coversine, pairs.versine)
+    after = _one_sided_dual(activation, pieces, Pairs(pairs.left, pairs.right, near))
+    if sign > 0:
+        return replace(after, slope=torch.where(wide, -after.slope, after.slope))
+    versine, opposite = after.pairs.versine, 2 - after.pairs.versine
+    turned = (torch.where(wide, opposite, versine), torch.where(wide, versine, opposite))
+    return replace(after, pairs=Pairs(after.pairs.left, after.pairs.right, *turned))
+
+
+@lru_cache(maxsize=256)
+def parity(activation: Activation) -> int:
+    r"""1 where $\sigma(-z)=\sigma(z)$ up to rounding, -1 where it is $-\sigma(z)$, 0 for neither.
+
+    Example:
+        >>> from zeroloss.networks import find_activation
+        >>> [parity(find_activation(name)) for name in ("erf", "cos", "gelu")]
+        [-1, 1, 0]
+    """
+    z = torch.linspace(0.0, 40.0, 4001, dtype=torch.float64)
+    value, mirrored = activation.function(z), activation.function(-z)
+    close = 1e-15 * value.abs()
+    return next((sign for sign in (1, -1) if bool(((mirrored - sign * value).abs() <= close).all())), 0)
+
+
+def _one_sided_dual(activation: Activation, pieces: Pieces | None, pairs: Pairs) -> Dual:
     if activation in (ACTIVATIONS["sin"], ACTIVATIONS["cos"]):
         return _wave_dual(activation == ACTIVATIONS["sin"], pairs)
-    pieces = pieces_of(activation)
-    if pieces is None:
-        return _hermite_dual(activation, pairs)
-    return _homogeneous_dual(pieces, pairs) if pieces.homogeneous else _piecewise_dual(pieces, pairs)
+    return _hermite_dual(activation, pairs) if pieces is None else _piecewise_dual(pieces, pairs)
 
 
 def _homogeneous_dual(pieces: Pieces, pairs: Pairs) -> Dual:

@@ -1,7 +1,7 @@
 r"""Derivatives of a homogeneous kernel in its inputs: $K_{ij}=\tfrac1d\|x_i\|\|x_j\|F(\theta_{ij})$.
 
-$\nabla_{x_i}K_{ij}=\tfrac1d\|x_j\|\big(F\,u_i-\tfrac{F'}{\sin\theta}(u_j-\cos\theta\,u_i)\big)$ with $u=x/\|x\|$. Where two rows have one direction the
-second term is a jump in every direction and is taken as 0, its mean; so it is for opposite ones.
+$\nabla_{x_i}K_{ij}=\tfrac1d\|x_j\|\big(F\,u_i-\tfrac{F'}{\sin\theta}(u_j-\cos\theta\,u_i)\big)$ with $u=x/\|x\|$.
+Where two rows have one direction the second term is a jump in every direction and is taken as 0, its mean; so it is for opposite ones.
 """
 
 from __future__ import annotations

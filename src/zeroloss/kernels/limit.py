@@ -16,10 +16,11 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
-from zeroloss.kernels.collapse import collapse, is_homogeneous, row_width
+from zeroloss.kernels.collapse import collapse, row_width
 from zeroloss.kernels.curve import Curve
 from zeroloss.kernels.engine import RowKernel, survey_sets
 from zeroloss.kernels.gradient import differentiable
+from zeroloss.kernels.homogeneity import is_homogeneous
 from zeroloss.kernels.initial import Initial, resolve
 from zeroloss.kernels.inputs import check_inputs, check_pair
 from zeroloss.kernels.memory import remembered

@@ -1,7 +1,8 @@
 r"""Kernels of rows through a curve: one matrix product and one polynomial an entry, whatever the network's depth.
 
-The product is of unit rows less their common mean, $v_i=u_i-c$, so that $1-\rho_{ij}=\tfrac12\|v_i\|^2+\tfrac12\|v_j\|^2-\langle v_i,v_j\rangle$
-loses digits only where two rows are near one another for rows of this set; those are formed again from the rows themselves.
+The product is of unit rows less their common mean, $v_i=u_i-c$, so that
+$1-\rho_{ij}=\tfrac12\|v_i\|^2+\tfrac12\|v_j\|^2-\langle v_i,v_j\rangle$ loses digits
+only where two rows are near one another for rows of this set; those are formed again from the rows themselves.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ POWERS = 4  # the compiled loops take so many at once
 def angle_error(dtype: torch.dtype, d: int) -> float:
     r"""What an angle may be off by, from any order of summation of the product.
 
-    With $\gamma=(d+8)u/(1-(d+8)u)$ the product errs by $\gamma$ of the pair's size $s=\tfrac12\|v_i\|^2+\tfrac12\|v_j\|^2\le4$, and an angle by that
-    over $\sin\theta\ge\sqrt{0.02\min(s,1)}$; nearer pairs are formed again, to less.
+    With $\gamma=(d+8)u/(1-(d+8)u)$ the product errs by $\gamma$ of the pair's size
+    $s=\tfrac12\|v_i\|^2+\tfrac12\|v_j\|^2\le4$, and an angle by that over
+    $\sin\theta\ge\sqrt{0.02\min(s,1)}$; nearer pairs are formed again, to less.
 
     Args:
         dtype: of the product.
@@ -41,7 +43,7 @@ def angle_error(dtype: torch.dtype, d: int) -> float:
     """
     unit = float(torch.finfo(dtype).eps) / 2
     gamma = (d + 8) * unit / (1 - (d + 8) * unit)
-    return 4 * gamma / NEAR**0.5
+    return float(4 * gamma / NEAR**0.5)
 
 
 @dataclass(frozen=True, eq=False)

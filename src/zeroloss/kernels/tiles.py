@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zeroloss.kernels.homogeneity import is_homogeneous
+from zeroloss.kernels.preparation import survey
 from zeroloss.kernels.recursion import walk
 from zeroloss.kernels.state import State
 
@@ -44,16 +47,30 @@ def tiles(
         [(3, 3)]
     """
     side = _side(x1.shape[2:].numel(), max(parts.values(), default=-1) + 1)
-    other = x1 if x2 is None else x2
+    if is_homogeneous(module, initial or {}):
+        # on the sphere nothing cancels between rows of one direction and two norms
+        x1, norms1 = _sphere(x1)
+        other, norms2 = (x1, norms1) if x2 is None else _sphere(x2)
+    else:
+        other, norms1, norms2 = (x1 if x2 is None else x2), None, None
     for top in range(0, len(x1), side):
         rows = slice(top, min(top + side, len(x1)))
         for left in range(top if x2 is None else 0, len(other), side):
             columns = slice(left, min(left + side, len(other)))
             if x2 is None and left == top:
                 tile = read(walk(module, x1[rows], None, parts, initial=initial))
-                yield rows, columns, (tile + tile.mT) / 2  # sums over pixels may round (i, j) and (j, i) differently
+                tile = (tile + tile.mT) / 2  # sums over pixels may round (i, j) and (j, i) differently
             else:
-                yield rows, columns, read(walk(module, x1[rows], other[columns], parts, initial=initial))
+                tile = read(walk(module, x1[rows], other[columns], parts, initial=initial))
+            if norms1 is not None and norms2 is not None:
+                tile = tile * (norms1[rows, None] * norms2[columns])
+            yield rows, columns, tile
+
+
+def _sphere(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs of norm 1 (those of norm 0 stay) and the norms that they had."""
+    norms = survey(x.flatten(1).contiguous())[0]
+    return x / torch.where(norms > 0, norms, torch.ones_like(norms)).reshape(-1, *[1] * (x.ndim - 1)), norms
 
 
 def _side(pixels: int, parts: int) -> int:
