@@ -73,6 +73,24 @@ def test_operators_and_norms(n):
     )
 
 
+@pytest.mark.parametrize("shape", [(80, 300), (300, 80), (200, 200)])
+@pytest.mark.parametrize("rank", [1, 3, 80])
+def test_a_norm_is_that_of_a_full_decomposition(shape, rank):
+    """Of low rank, where Lanczos runs out of directions, of full rank, and with noise that is far below the rest."""
+    rng = np.random.default_rng(rank)
+    matrix = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
+    for scale, noise in ((1.0, 0.0), (1e-12, 0.0), (1.0, 1e-6)):
+        given = scale * (matrix + noise * rng.standard_normal(shape))
+        assert spectral_norm(torch.from_numpy(given)) == pytest.approx(np.linalg.norm(given, 2), rel=1e-12)
+
+
+def test_the_largest_two_may_coincide():
+    matrix = torch.diag(torch.cat([torch.full((2,), 3.0), torch.ones(98)])).to(torch.float64)
+    matrix[1, 1] += 1e-9
+    assert spectral_norm(matrix) == pytest.approx(3, rel=1e-8)
+    assert spectral_norm(torch.eye(100)) == pytest.approx(1, rel=1e-15)
+
+
 def test_two_calls_agree_to_the_bit():
     matrix = with_spectrum(np.linspace(0.1, 1, 200), 3)
     assert largest_eigenvalue(aslinearoperator(matrix)) == largest_eigenvalue(aslinearoperator(matrix))

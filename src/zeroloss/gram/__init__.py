@@ -2,11 +2,13 @@
 
 from zeroloss.gram.back import formula_gradient
 from zeroloss.gram.products import tangent_operator
-from zeroloss.gram.structured import gram, layer_grams, sample_blocks
+from zeroloss.gram.structured import gram, layer_grams, sample_blocks, traced_grams
 from zeroloss.gram.trace import Call, forward, match, rows_of, trace
+from zeroloss.gram.uses import check_uses
 
 __all__ = [
     "Call",
+    "check_uses",
     "formula_gradient",
     "forward",
     "gram",
@@ -16,4 +18,5 @@ __all__ = [
     "sample_blocks",
     "tangent_operator",
     "trace",
+    "traced_grams",
 ]

@@ -67,10 +67,34 @@ def layer_grams(module: nn.Module, x: Inputs, output: str | int = "mean") -> dic
         >>> list(layer_grams(net, torch.ones(4, 2)))
         ['0', '2']
     """
-    layers = trained_layers(module)
     check_uses(module, x)
-    outputs, calls = trace(module, x)
-    used = used_calls(calls, layers, len(outputs))
+    return traced_grams(module, *trace(module, x), output)
+
+
+def traced_grams(
+    module: nn.Module, outputs: Float[Tensor, "n k"], calls: Sequence[Call], output: str | int = "mean"
+) -> dict[str, Float[Tensor, "N N"]]:
+    """:func:`layer_grams` from a pass that was traced already, by a module whose uses were checked already.
+
+    Args:
+        module: as for :func:`gram`.
+        outputs: as :func:`zeroloss.gram.trace` gave them; their graph is kept.
+        calls: likewise.
+        output: as for :func:`gram`.
+
+    Returns:
+        Layer name to its share, in the order of first use.
+
+    Raises:
+        ArgumentError: for an unknown output, a trainable parameter outside such layers, or rows that do not come first.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False).double()
+        >>> traced_grams(layer, *trace(layer, torch.eye(2)))[""]
+        tensor([[1., 0.],
+                [0., 1.]], dtype=torch.float64)
+    """
+    used = used_calls(calls, trained_layers(module), len(outputs))
     n, k = outputs.shape
     if output == "mean":
         groups = _groups(outputs, used)

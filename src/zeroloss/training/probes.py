@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.data import Dataset
-from zeroloss.gram import Call, layer_grams, match, trace
+from zeroloss.gram import Call, check_uses, match, trace, traced_grams
 from zeroloss.spectrum import spectral_norm
 from zeroloss.training.linearised import linearise
 from zeroloss.training.losses import Loss
@@ -32,12 +32,14 @@ class Prober:
 
     def __init__(self, module: nn.Module, data: Dataset, loss: Loss, step: float, until: float, forecasts: bool = True) -> None:
         self._output = "full" if data.n * data.outputs <= FULL_GRAM else "mean"
-        start = _double(module)
-        self._x, self._y = match(start, data.x), match(start, data.y)
-        self._weights = {name: p.detach().clone() for name, p in start.named_parameters() if p.requires_grad}
-        self._gram, self._last = self._grams(start)
+        self._twin = copy.deepcopy(module).to(torch.float64)  # takes up the module's state at every probe
+        self._x, self._y = match(self._twin, data.x), match(self._twin, data.y)
+        self._trained = {name: p for name, p in self._twin.named_parameters() if p.requires_grad}
+        self._weights = {name: p.detach().clone() for name, p in self._trained.items()}
+        check_uses(self._twin, self._x)
+        outputs, calls = trace(self._twin, self._x)
+        self._gram, self._last = self._grams(outputs, calls)
         self._gram_norm = _norm(self._gram)
-        outputs, calls = trace(start, self._x)
         self._signs = _signs(calls)
         self._loss, self._step, self._forecasts = loss, step, forecasts
         self._target = until * float(loss.value(outputs.detach(), self._y).sum())
@@ -57,15 +59,14 @@ class Prober:
         Returns:
             The probe; the module is left as it was.
         """
-        now = _double(module)
-        trained = {name: p for name, p in now.named_parameters() if p.requires_grad}
-        outputs, calls = trace(now, self._x)
+        self._twin.load_state_dict(module.state_dict())
+        outputs, calls = trace(self._twin, self._x)
         seen = outputs.detach()
         each, derivative = self._loss.value(seen, self._y), self._loss.gradient(seen, self._y)
-        gradient = torch.autograd.grad(outputs, list(trained.values()), derivative, allow_unused=True)
-        gram, last = self._grams(now)
+        gram, last = self._grams(outputs, calls)
+        gradient_norm = self._gradient_norm(outputs, derivative)
         linear = linearise(gram, seen - self._y)  # its decomposition gives the ends of the spectrum too
-        moved = {name: trained[name].detach() - start for name, start in self._weights.items()}
+        moved = {name: _norms(self._trained[name].detach() - start) for name, start in self._weights.items()}
         loss = float(each.sum())
         left = None
         if self._forecasts:
@@ -74,34 +75,36 @@ class Prober:
             step=step,
             loss=loss,
             largest_loss=float(each.max()),
-            gradient_norm=math.sqrt(sum(float(g.square().sum()) for g in gradient if g is not None)),
+            gradient_norm=gradient_norm,
             smallest=float(linear.eigenvalues[0]),
             largest=float(linear.eigenvalues[-1]),
             gram_drift=_share(_norm(gram - self._gram), self._gram_norm),
             last_hidden_smallest=float(torch.linalg.eigvalsh(last)[0]),
             last_hidden_drift=_norm(last - self._last),
-            weight_drift={name: spectral_norm(_matrix(m)) for name, m in moved.items()},
-            weight_drift_frobenius={name: float(m.norm()) for name, m in moved.items()},
+            weight_drift={name: spectral for name, (spectral, _) in moved.items()},
+            weight_drift_frobenius={name: frobenius for name, (_, frobenius) in moved.items()},
             sign_changes=_changed(_signs(calls), self._signs),
             whole=self._output == "full",
             forecast=None if left is None else step + left,
             output_gradient_norm=float(derivative.norm()),
         )
 
-    def _grams(self, module: nn.Module) -> tuple[Tensor, Tensor]:
+    def _gradient_norm(self, outputs: Tensor, derivative: Tensor) -> float:
+        gradient = torch.autograd.grad(outputs, list(self._trained.values()), derivative, allow_unused=True)
+        return math.sqrt(sum(float(g.norm()) ** 2 for g in gradient if g is not None))
+
+    def _grams(self, outputs: Tensor, calls: list[Call]) -> tuple[Tensor, Tensor]:
         """The whole Gram, and the share of the last trained layer that is not the output layer."""
-        parts = layer_grams(module, self._x, self._output)
-        linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+        parts = traced_grams(self._twin, outputs, calls, self._output)
+        linear = [name for name, layer in self._twin.named_modules() if isinstance(layer, nn.Linear)]
         hidden = [name for name in parts if name != linear[-1]] or list(parts)
         return torch.stack(list(parts.values())).sum(dim=0), parts[hidden[-1]]
 
 
-def _double(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).to(torch.float64)
-
-
-def _matrix(parameter: Tensor) -> Tensor:
-    return parameter.reshape(len(parameter), -1) if parameter.ndim > 1 else parameter[None]
+def _norms(parameter: Tensor) -> tuple[float, float]:
+    """The spectral and the Frobenius norm, at once: no two differences of the size of a layer need be there together."""
+    matrix = parameter.reshape(len(parameter), -1) if parameter.ndim > 1 else parameter[None]
+    return spectral_norm(matrix), float(matrix.norm())
 
 
 def _share(part: float, whole: float) -> float:
