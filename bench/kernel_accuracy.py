@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,30 +19,30 @@ ALLOWED = {"float32": 4e-6, "float64": 1e-13}
 PAIRS, GAP = 250, 1e-4
 
 
-def peer_kernels(page: Page, x: np.ndarray, dtype: str, activation: str, depths: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """neural-tangents' kernels of these rows.
+Job = tuple[str, int]  # an activation and a depth
+
+
+def peer_kernels(page: Page, rows: dict[Job, np.ndarray], dtype: str) -> dict[Job, np.ndarray]:
+    """neural-tangents' kernels, all in one process of it, whose start is slow.
 
     Args:
         page: knows the time left.
-        x: n×d rows.
+        rows: n×d rows of every kernel.
         dtype: in which it computes.
-        activation: its name.
-        depths: of the networks.
 
     Returns:
-        Kernels of the depths that it finished.
+        The kernels that it finished.
     """
     if page.left < 30:
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.npy"
-        np.save(rows, x)
-        jobs = [
-            {"path": str(rows), "dtype": dtype, "activation": activation, "depth": d, "rounds": 0, "save": f"{folder}/{d}.npy"}
-            for d in depths
-        ]
+        jobs = []
+        for k, ((activation, depth), x) in enumerate(rows.items()):
+            np.save(f"{folder}/rows{k}.npy", x)
+            files = {"path": f"{folder}/rows{k}.npy", "save": f"{folder}/kernel{k}.npy"}
+            jobs.append({**files, "dtype": dtype, "activation": activation, "depth": depth, "rounds": 0})
         answers = peer.ask(jobs, timeout=min(90, 0.5 * page.left)) or []
-        return {d: np.load(f"{folder}/{d}.npy") for d, _ in zip(depths, answers, strict=False)}
+        return {job: np.load(f"{folder}/kernel{k}.npy") for k, (job, _) in enumerate(zip(rows, answers, strict=False))}
 
 
 def accuracy(page: Page) -> None:
@@ -52,29 +51,28 @@ def accuracy(page: Page) -> None:
     Args:
         page: to write to.
     """
-    page.write("## Accuracy", "")
+    page.write("## Accuracy")
     page.write(
         f"Largest error over {len(VERSINES)} pairs of rows, relative to the diagonal, against a recursion in 40 digits on the same rows: "
         f"1 − cos from 0 over 1e-14 to 1, and 1 + cos from 1 over 1e-14 to 0. *Diagonal*: the largest error of a diagonal entry."
     )
-    n, table = len(VERSINES), []
-    for activation in ("relu", "erf"):
-        found: dict[tuple[str, str, int], tuple[float, float]] = {}
-        for name, dtype in NAMES.items():
-            x, y = rows_at(VERSINES, FEATURES, dtype)
-            both = torch.cat([x, y])
-            theirs = peer_kernels(page, both.numpy(), name, activation, DEPTHS)
-            for depth in DEPTHS:
-                net = fully_connected(FEATURES, 1024, depth, activation=activation, scheme="du")
-                exact = [mp_kernel(net, "ntk", x[i], y[i]) for i in range(n)]
-                for who, kernel in (("ours", limit_kernel(net)(both).numpy()), ("NT", theirs.get(depth))):
-                    if kernel is not None:
-                        found[who, name, depth] = worst(kernel, exact)
-                page.ask(f"{activation}, depth {depth}, {name}: error", max(found["ours", name, depth]), ALLOWED[name])
-        for depth in DEPTHS:
-            cells = [found.get((who, name, depth)) for who in ("ours", "NT") for name in NAMES]
-            pairs = [None if cell is None else f"{cell[0]:.1e}" for cell in cells]
-            table.append([activation, depth, *pairs, *(None if cell is None else f"{cell[1]:.1e}" for cell in cells)])
+    n, jobs = len(VERSINES), [(activation, depth) for activation in ("relu", "erf") for depth in DEPTHS]
+    found: dict[tuple[str, str, Job], tuple[float, float]] = {}
+    for name, dtype in NAMES.items():
+        x, y = rows_at(VERSINES, FEATURES, dtype)
+        both = torch.cat([x, y])
+        theirs = peer_kernels(page, dict.fromkeys(jobs, both.numpy()), name)
+        for job in jobs:
+            net = fully_connected(FEATURES, 1024, job[1], activation=job[0], scheme="du")
+            exact = [mp_kernel(net, "ntk", x[i], y[i]) for i in range(n)]
+            for who, kernel in (("ours", limit_kernel(net)(both).numpy()), ("NT", theirs.get(job))):
+                if kernel is not None:
+                    found[who, name, job] = worst(kernel, exact)
+            page.ask(f"{job[0]}, depth {job[1]}, {name}: error", max(found["ours", name, job]), ALLOWED[name])
+    table = []
+    for job in jobs:
+        cells = [found.get((who, name, job)) for who in ("ours", "NT") for name in NAMES]
+        table.append([*job, *(None if cell is None else f"{cell[which]:.1e}" for which in (0, 1) for cell in cells)])
     names = [f"{who} {name}" for who in ("ours", "NT") for name in NAMES]
     page.table(["activation", "depth", *names, *(f"{name}, diagonal" for name in names)], table)
 
@@ -97,23 +95,24 @@ def duplicates(page: Page) -> None:
     Args:
         page: to write to.
     """
-    page.write(f"## Near duplicates: {PAIRS} pairs of rows {GAP:g} apart, 784 features", "")
+    page.write(f"## Near duplicates: {PAIRS} pairs of rows {GAP:g} apart, 784 features")
     page.write("The reference is a recursion in long double on the same rows (rounded to float32 where the kernel's are).")
-    table = []
-    for activation, depth in (("relu", 3), ("relu", 10), ("erf", 3)):
-        for name, dtype in NAMES.items():
-            x = near_duplicates(PAIRS, 784, GAP, np.float32 if name == "float32" else np.float64)
+    table, jobs = [], [("relu", 3), ("relu", 10), ("erf", 3)]
+    for name in NAMES:
+        x = near_duplicates(PAIRS, 784, GAP, np.dtype(name).type)
+        theirs = peer_kernels(page, dict.fromkeys(jobs, x), name)
+        for activation, depth in jobs:
             reference = eigenvalues(long_double_ntk(x, depth, activation))[0]
             net = fully_connected(784, 1024, depth, activation=activation, scheme="du")
-            kernels = {"ours": limit_kernel(net)(torch.from_numpy(x).to(dtype)).numpy()}
-            theirs = peer_kernels(page, x, name, activation, (depth,))
-            if theirs:
-                kernels["NT"] = theirs[depth]
+            kernels = {"ours": limit_kernel(net)(torch.from_numpy(x)).numpy(), "NT": theirs.get((activation, depth))}
             for who, kernel in kernels.items():
+                if kernel is None:
+                    continue
                 values = eigenvalues(kernel)
-                table.append([activation, depth, name, who, int((values < 0).sum()), f"{values[0]:.3e}", f"{reference:.3e}"])
+                negative = int((values < 0).sum())
+                table.append([activation, depth, name, who, negative, f"{values[0]:.3e}", f"{reference:.3e}"])
                 if who == "ours":
-                    page.ask(f"{activation}, depth {depth}, {name}: negative eigenvalues", int((values < 0).sum()), 0)
+                    page.ask(f"{activation}, depth {depth}, {name}: negative eigenvalues", negative, 0)
                 if who == "ours" and name == "float64":
                     page.ask(f"{activation}, depth {depth}, float64: λ_min, relative error", abs(values[0] / reference - 1), 1e-3)
     page.table(["activation", "depth", "dtype", "whose", "negative eigenvalues", "λ_min", "λ_min of the reference"], table)

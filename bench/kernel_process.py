@@ -40,12 +40,15 @@ CASES = (("relu", 3), ("relu", 30), ("softplus", 3), ("erf", 30))
 
 
 def fresh(code: str, timeout: float, **values: object) -> object:
-    """What a new interpreter prints, or None where it takes too long."""
+    """What a new interpreter prints, or None, after saying why, where it takes too long or fails."""
+    command = [sys.executable, "-c", START + code.format(**values)]
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", START + code.format(**values)], capture_output=True, text=True, check=True, timeout=timeout
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout)
     except subprocess.TimeoutExpired:
+        sys.stderr.write(f"no answer in {timeout:.0f} s: {values}\n")
+        return None
+    except subprocess.CalledProcessError as error:
+        sys.stderr.write(f"{values}: {(error.stderr.strip().splitlines() or ['no message'])[-1]}\n")
         return None
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -57,19 +60,22 @@ def processes(page: Page, n: int) -> None:
         page: to write to.
         n: rows for the memory.
     """
-    page.write("## Fresh processes", "")
+    page.write("## Fresh processes")
     rows = []
     for activation, depth in CASES:
         patience = max(5.0, min(60.0, 0.2 * page.left))
         peak = fresh(MEMORY, patience, n=n, depth=depth, activation=activation)
-        fresh(FIRST, patience, depth=depth, activation=activation)  # fills whatever is kept between processes
-        first = [fresh(FIRST, patience, depth=depth, activation=activation) for _ in range(3)]
+        asked = {"depth": depth, "activation": activation}
+        cold = fresh(FIRST, patience, **asked)  # fills whatever is kept between processes
+        first = [fresh(FIRST, patience, **asked) for _ in range(3)] if cold else [None]
         warm = None if None in first else statistics.median(seconds for _, seconds in first)
         rows.append([activation, depth, digits(peak, ".0f"), digits(warm)])
         page.ask(f"{activation}, depth {depth}: peak memory beyond n² floats", peak, 100, unit=" MB")
         page.ask(f"{activation}, depth {depth}: first kernel in a process, caches warm", warm, 3, unit=" s")
     header = ["activation", "depth", f"peak memory beyond n² floats at n={n}, MB", "network and first kernel of 500 rows, s"]
     page.table(header, rows)
-    times = sorted(fresh("print(json.dumps(imported))", 60) for _ in range(5))
+    times = sorted(seconds for _ in range(5) if (seconds := fresh("print(json.dumps(imported))", 60)) is not None)
+    if len(times) < 5:
+        return
     page.write(f"`import zeroloss`: {times[2]:.2f} s, median of 5 processes ({times[0]:.2f} to {times[-1]:.2f}).")
     page.ask("import zeroloss", times[2], 2.5, unit=" s")

@@ -55,7 +55,8 @@ def convolution(page: Page) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         returned = importlib.import_module("bench.convolution").main()
-    page.write("## Convolutional", "", returned if isinstance(returned, str) else printed.getvalue().strip())
+    page.write("## Convolutional")
+    page.write(returned if isinstance(returned, str) else printed.getvalue().strip())
 
 
 def main() -> None:
@@ -78,16 +79,19 @@ def main() -> None:
         "convolution": lambda: convolution(page),
     }
     for name in asked.only:
-        sections[name]()
+        if page.left > 0:
+            sections[name]()
+        else:
+            page.write(f"No time was left for {name}.")
     body, page.lines = page.lines, []
     unmet = [mark for mark in page.marks if mark[3] != "yes"]
-    page.write("# Limit kernels: speed, memory and digits", "")
+    page.write("# Limit kernels: speed, memory and digits")
     page.write(
         f"Written by `make bench-kernels` in {page.spent:.0f} s. Ratios are of times taken in turns within this run; NT is "
         f"neural-tangents. {len(page.marks) - len(unmet)} of {len(page.marks)} marks are met."
     )
     head, page.lines = page.lines, []
-    page.write("## Marks", "")
+    page.write("## Marks")
     page.table(["what", "asked", "measured", "met"], page.marks)
     if asked.only == SECTIONS:
         OUT.parent.mkdir(parents=True, exist_ok=True)
