@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ ACTIVATIONS = ("relu", "softplus", "erf", "gelu")
 PEER = {"relu": DEPTHS, "erf": (1, 3, 10), "gelu": (1, 3)}  # deeper ones take a minute a call and up to 9 GB
 PEER_ROUNDS = {1: 3, 3: 3, 10: 2, 30: 1}
 AT_LEAST = {3: 12.0, 10: 50.0, 30: 150.0}  # how many times faster than neural-tangents, ReLU
-PROBE = 500  # rows from which the time of many is guessed before they are begun
+PROBE = 200  # rows from which the time of many is guessed before they are begun
 
 
 def unit_rows(n: int, d: int = FEATURES, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -58,10 +57,8 @@ def affordable(page: Page, call: Callable[[Tensor], object], x: Tensor, share: f
         Whether to begin.
     """
     few = x[:PROBE]
-    call(few)
-    start = time.perf_counter()
-    call(few)
-    return 2 * (time.perf_counter() - start) * (len(x) / len(few)) ** 2 < share * page.left
+    (one,) = within(2, lambda: call(few), rounds=3)
+    return 2 * one * (len(x) / len(few)) ** 2 < share * page.left
 
 
 def against_gemm(
