@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from zeroloss.kernels.inputs import check_inputs, check_pair
 from zeroloss.kernels.memory import remembered
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.state import State
+from zeroloss.kernels.store import write_blocks
 from zeroloss.kernels.structure import WEIGHTED, layers_of, refuse_tied
 from zeroloss.kernels.tiles import tiles
 from zeroloss.typing import Inputs
@@ -281,6 +283,40 @@ class LimitKernel:
             return result
 
         return LinearOperator((n, n), matvec=product, matmat=product, rmatvec=product, rmatmat=product, dtype=dtype)  # type: ignore[no-any-return, unused-ignore]
+
+    def write(
+        self, path: str | Path, x1: Tensor, x2: Tensor | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """Write the kernel to a ``.npy`` file block by block, for kernels larger than memory; the same call resumes.
+
+        Args:
+            path: the file; ``<file>.json`` beside it says how much of it is done.
+            x1: as for the kernel; the file has this dtype (float64 for integers).
+            x2: likewise.
+            progress: called with the rows done and n1 after every block.
+
+        Returns:
+            The file's array, memory-mapped and read-only.
+
+        Raises:
+            ArgumentError: as the kernel, for a path that is not ``.npy``, and for a kernel that is sampled.
+            FileError: where the file holds something else, which is left alone.
+
+        Example:
+            >>> import tempfile
+            >>> from zeroloss.networks import fully_connected
+            >>> place = Path(tempfile.mkdtemp()) / "K.npy"
+            >>> limit_kernel(fully_connected(2, 64, 3)).write(place, torch.eye(2, dtype=torch.float64)).diagonal()
+            memmap([96., 96.])
+        """
+        if needs_particles(self._module):  # particles belong to all rows at once
+            raise ArgumentError("module", "has a limit that is sampled over all rows at once", "call the kernel itself")
+        first, second = (None if x is None else x.detach() for x in check_pair(x1, x2, self._module))
+        assert first is not None
+        trained = [name for name, p in self._module.named_parameters() if p.requires_grad]
+        variances = sorted((name, self._initial.get(layer)) for name, layer in layers_of(self._module))
+        identity = f"{self.kind} {self._module!r} {trained} {variances}"
+        return write_blocks(self, identity, Path(path), first, second, progress)
 
     def _rows(self, first: Tensor, second: Tensor | None, few: int = FEW) -> RowKernel | None:
         """The kernel through a curve, where there is one and there are pairs enough to be worth making it."""

@@ -39,7 +39,7 @@ class Extremes:
         return self.largest / self.smallest if self.smallest > 0 else float("inf")
 
 
-def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator) -> Extremes:
+def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator, entry_error: float = 0.0) -> Extremes:
     r"""Smallest and largest eigenvalue of a symmetric matrix or operator, in float64.
 
     The bound: let $C$ be the computed Cholesky factor of $G-\mu I$ for $\mu$ just below $\lambda_{\min}$. Since
@@ -49,6 +49,8 @@ def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator) 
 
     Args:
         matrix_or_operator: n×n symmetric tensor or array, or a scipy LinearOperator.
+        entry_error: what every entry may differ by from that of the matrix that is meant, such as ``K.entry_error(x)`` of a limit
+            kernel; the bound is then one for the matrix that is meant, lower by n times this, since $\\|E\\|_2\\le n\\max|E_{ij}|$.
 
     Returns:
         Both ends, and the bound where a matrix was given.
@@ -64,8 +66,12 @@ def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator) 
     if isinstance(matrix_or_operator, LinearOperator):
         return _operator_extremes(matrix_or_operator)
     matrix = symmetric(matrix_or_operator)
+    if not (entry_error >= 0 and math.isfinite(entry_error)):
+        raise ArgumentError("entry_error", f"is {entry_error}", "pass a finite number of at least 0")
     values = scipy.linalg.eigvalsh(matrix)
-    return Extremes(float(values[0]), float(values[-1]), smallest_bound(matrix, float(values[0])))
+    low, high = float(values[0]), float(values[-1])
+    bound = smallest_bound(matrix, low)
+    return Extremes(low, high, bound if entry_error == 0 else bound - len(matrix) * entry_error * (1 + 4 * UNIT))
 
 
 def largest_eigenvalue(operator: LinearOperator, tolerance: float = 1e-8) -> float:
