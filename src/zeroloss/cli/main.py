@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_study(commands)
     _add_claims(commands)
     _add_data(commands)
+    _add_kernel(commands)
     _add_report(commands)
     return parser
 
@@ -175,6 +176,39 @@ def _add_data(commands: argparse._SubParsersAction[_Parser]) -> None:
         from zeroloss.cli.inspect import data_command
 
         return data_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_kernel(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(
+        commands,
+        "kernel",
+        "Write a network's infinite-width kernel on a data set to a .npy file",
+        "zeroloss kernel digits --classes 3,8 -n 300 --depth 3 --out kernel.npy",
+    )
+    command.add_argument(
+        "data", metavar="SOURCE", help="digits, iris, wine, mnist, cifar10, uci/NAME, ... or a .npz or .csv file"
+    )
+    _data_arguments(command)
+    command.add_argument("--seed", type=int, default=0, help="of the choice of rows")
+    command.add_argument(
+        "--network", default="fully_connected", metavar="FAMILY", help="fully_connected (default), resnet, cnn, ..."
+    )
+    command.add_argument("--scheme", default="du", metavar="NAME", help="du (default; norms of 1 in every layer) or allen-zhu")
+    command.add_argument("--activation", default="relu", metavar="NAME", help="relu (default), erf, gelu, softplus, ...")
+    command.add_argument("--depth", type=int, default=3, metavar="L", help="hidden layers (3)")
+    command.add_argument("--width", type=int, default=1024, metavar="M", help="only a factor of the kernel's units here (1024)")
+    command.add_argument("--kind", default="ntk", metavar="KIND", help="ntk (default), nngp or last-hidden")
+    command.add_argument(
+        "--dtype", default="float64", help="float64 (default) or float32, with half the memory and a third of the time"
+    )
+    command.add_argument("--out", required=True, metavar="FILE", help="the .npy file; the same command goes on where it was")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.kernel import kernel_command
+
+        return kernel_command(parsed)
 
     command.set_defaults(run=run)
 

@@ -3,12 +3,14 @@
 from zeroloss.kernels.initial import measured_variances
 from zeroloss.kernels.limit import LimitKernel, layer_kernels, limit_kernel, trained_layers
 from zeroloss.kernels.printed import printed_conv_resnet, printed_resnet
+from zeroloss.kernels.replicates import needs_particles
 
 __all__ = [
     "LimitKernel",
     "layer_kernels",
     "limit_kernel",
     "measured_variances",
+    "needs_particles",
     "printed_conv_resnet",
     "printed_resnet",
     "trained_layers",

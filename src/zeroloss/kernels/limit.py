@@ -24,7 +24,7 @@ from zeroloss.kernels.gradient import differentiable
 from zeroloss.kernels.homogeneity import is_homogeneous
 from zeroloss.kernels.initial import Initial, resolve
 from zeroloss.kernels.inputs import check_inputs, check_pair
-from zeroloss.kernels.memory import remembered
+from zeroloss.kernels.memory import describe, remembered
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.state import State
 from zeroloss.kernels.store import write_blocks
@@ -134,7 +134,7 @@ class LimitKernel:
         refuse_tied(module)
         self.kind = kind
         self._seed, self._particles = seed, particles
-        self._module = module
+        self.module = module
         self._initial = resolve(module, initial)
         everything = [layer for _, layer in layers_of(module)]
         layers: list[nn.Module] = [layer for layer in everything if isinstance(layer, WEIGHTED)]
@@ -159,7 +159,7 @@ class LimitKernel:
         Raises:
             ArgumentError: for inputs of the wrong shape, NaN or infinity, or an ``out`` of the wrong shape.
         """
-        first, second = check_pair(x1, x2, self._module)
+        first, second = check_pair(x1, x2, self.module)
         shape = (len(first), len(first if second is None else second))
         if out is not None and out.shape != shape:
             raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
@@ -204,11 +204,11 @@ class LimitKernel:
             >>> 0 < K.entry_error(x) < 1e-11 * float(K(x)[0, 0])
             True
         """
-        first, second = check_pair(x1, x2, self._module)
+        first, second = check_pair(x1, x2, self.module)
         rows = self._rows(first.detach(), None if second is None else second.detach(), few=0)
         if rows is not None:
             return rows.error
-        if needs_particles(self._module):
+        if needs_particles(self.module):
             raise ArgumentError("module", "has a limit that is sampled, whose error is statistical", "ask for standard_error(x)")
         sides = _doubles(first, second)
         largest = max(
@@ -233,16 +233,16 @@ class LimitKernel:
             >>> bool((K.standard_error(x) / K(x) < 0.01).all())
             True
         """
-        first, second = _doubles(*check_pair(x1, x2, self._module))
-        if not needs_particles(self._module):
+        first, second = _doubles(*check_pair(x1, x2, self.module))
+        if not needs_particles(self.module):
             return first.new_zeros(len(first), len(first if second is None else second))
-        states = replicates(self._module, first, second, self._parts, self._seed, self._particles, self._initial)
+        states = replicates(self.module, first, second, self._parts, self._seed, self._particles, self._initial)
         values = torch.stack([self._read(state) for state in states])
         error: Tensor = values.std(dim=0) / math.sqrt(REPLICATES)
         return error
 
     def _tiles(self, first: Tensor, second: Tensor | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        return _pieces(self._module, first, second, self._parts, self._read, self._seed, self._particles, self._initial)
+        return _pieces(self.module, first, second, self._parts, self._read, self._seed, self._particles, self._initial)
 
     def _read(self, state: State) -> Tensor:
         return state.pairs.products if self.kind == "nngp" else state.tangent[0]
@@ -263,9 +263,9 @@ class LimitKernel:
             >>> bool(np.allclose(K.operator(x) @ np.ones(3), K(x).sum(1)))
             True
         """
-        inputs = check_inputs("x", x, self._module).detach()
+        inputs = check_inputs("x", x, self.module).detach()
         n, dtype = len(inputs), np.float32 if inputs.dtype == torch.float32 else np.float64
-        if needs_particles(self._module):  # particles belong to all rows at once, so every product must see one matrix
+        if needs_particles(self.module):  # particles belong to all rows at once, so every product must see one matrix
             return aslinearoperator(self(inputs).cpu().numpy())
         rows = self._rows(inputs, None)
 
@@ -309,26 +309,27 @@ class LimitKernel:
             >>> limit_kernel(fully_connected(2, 64, 3)).write(place, torch.eye(2, dtype=torch.float64)).diagonal()
             memmap([96., 96.])
         """
-        if needs_particles(self._module):  # particles belong to all rows at once
+        if needs_particles(self.module):  # particles belong to all rows at once
             raise ArgumentError("module", "has a limit that is sampled over all rows at once", "call the kernel itself")
-        first, second = (None if x is None else x.detach() for x in check_pair(x1, x2, self._module))
+        first, second = (None if x is None else x.detach() for x in check_pair(x1, x2, self.module))
         assert first is not None
-        trained = [name for name, p in self._module.named_parameters() if p.requires_grad]
-        variances = sorted((name, self._initial.get(layer)) for name, layer in layers_of(self._module))
-        identity = f"{self.kind} {self._module!r} {trained} {variances}"
+        shape = describe(self.module, self._initial)
+        identity = (
+            f"{self.kind} {self.module!r} {sorted(map(str, self._initial.values()))}" if shape is None else f"{self.kind} {shape}"
+        )
         return write_blocks(self, identity, Path(path), first, second, progress)
 
     def _rows(self, first: Tensor, second: Tensor | None, few: int = FEW) -> RowKernel | None:
         """The kernel through a curve, where there is one and there are pairs enough to be worth making it."""
         pairs = len(first) * len(first if second is None else second)
-        if first.ndim != 2 or row_width(self._module) != first.shape[1] or needs_particles(self._module) or pairs == 0:
+        if first.ndim != 2 or row_width(self.module) != first.shape[1] or needs_particles(self.module) or pairs == 0:
             return None
         surveyed = survey_sets(first, second)
         norm = 1.0 if self._homogeneous else surveyed.one_norm
         if norm is None:
             return None
         variance = 1.0 if self._homogeneous else norm**2 / first.shape[1]
-        trained = tuple(p.requires_grad for p in self._module.parameters())
+        trained = tuple(p.requires_grad for p in self.module.parameters())
         key = (variance, surveyed.x1.dtype, trained)
         if key not in self._curves:
             if pairs <= few:
@@ -339,13 +340,13 @@ class LimitKernel:
 
     def _collapsed(self, variance: float, dtype: torch.dtype) -> Curve | None:
         def fitted() -> Curve | None:
-            return collapse(self._module, self._parts, self._read, self._initial, variance, dtype)
+            return collapse(self.module, self._parts, self._read, self._initial, variance, dtype)
 
-        return remembered((self.kind, variance, str(dtype)), self._module, self._initial, fitted)
+        return remembered((self.kind, variance, str(dtype)), self.module, self._initial, fitted)
 
     @property
     def _homogeneous(self) -> bool:
-        return is_homogeneous(self._module, self._initial)
+        return is_homogeneous(self.module, self._initial)
 
 
 def _pieces(
