@@ -49,10 +49,6 @@ class FileError(ZerolossError):
         super().__init__(" ".join(f"{path}: {seen}; {remedy}".split()))
 
 
-class PrecisionWarning(UserWarning):
-    """A result that is worth having but keeps fewer digits than usual; the message says how many."""
-
-
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> ArgumentError:
     """An error for a name that is not in a list, with the nearest known one suggested.
 

@@ -9,14 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from zeroloss.errors import PrecisionWarning
 from zeroloss.kernels import mehler
 from zeroloss.kernels.dual import dual
 from zeroloss.kernels.hermite import hermite_coefficients
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
-from zeroloss.networks import Activation, find_activation, gaussian_rule
+from zeroloss.networks import find_activation, gaussian_rule
 
 mpmath.mp.dps = 40
 
@@ -128,20 +126,6 @@ def test_places_stand_apart(name, monkeypatch):
     near = float(v[1, 0, 0])
     bend = float((weight * sigma.derivative(math.sqrt(near) * z) ** 2).sum())
     assert float(whole.pairs.half_distances[1, 2, 0, 0]) == pytest.approx(near * 1e-12 * bend, rel=1e-5)
-
-
-def test_a_user_function_with_kinks_says_how_many_digits_it_keeps():
-    """ELU's second derivative jumps: its slope's series falls like k^-2.5. SELU's first jumps, and its series is refused."""
-    with pytest.warns(PrecisionWarning, match="the limit of elu leaves out"):
-        ours = dual(Activation("elu", nn.ELU, (0.0,)), pairs(0.5))
-    z, weight = gaussian_rule(torch.ones(1, dtype=torch.float64))
-    a, b = math.sqrt(0.75), math.sqrt(0.25)
-    u, v = (a * z.T + s * b * z for s in (1, -1))
-    weights = weight.T * weight
-    f = nn.functional.elu
-    assert float(ours.pairs.products) == pytest.approx(float((f(u) * f(v) * weights).sum()), abs=1e-7)
-    with pytest.raises(ValueError, match="has not settled"):
-        dual(Activation("selu", nn.SELU, (0.0,)), pairs(0.5))
 
 
 @given(

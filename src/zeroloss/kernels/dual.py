@@ -3,7 +3,8 @@ r"""Dual activations: what a wide layer does to a pair of Gaussian pre-activatio
 For $(u,v)\sim N(0,S)$ each dual gives the moments of $\sigma(u),\sigma(v)$ as new :class:`Pairs`, the means, and
 $\mathbb{E}[\sigma'(u)\sigma'(v)]$. Sine and cosine and a function that is linear but for a
 kink at zero have closed forms, another piecewise linear one an integral over the angle; every other smooth activation uses its
-Hermite series.
+Hermite series. One that bends between kinks has a table by the angle where its only kink is at zero
+(:mod:`zeroloss.kernels.sectors`), and integrals beside the series otherwise (:mod:`zeroloss.kernels.cuts`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zeroloss.kernels.cuts import cut_sums
 from zeroloss.kernels.hermite import hermite_coefficients
 from zeroloss.kernels.mehler import mehler_sums
 from zeroloss.kernels.pairs import Pairs, from_half_distances
 from zeroloss.kernels.piecewise import Pieces, pieces_of, piecewise_moments, piecewise_sums
+from zeroloss.kernels.sectors import sector_moments, sector_sums
 from zeroloss.kernels.waves import wave_moments, wave_sums
 from zeroloss.networks import ACTIVATIONS, Activation
 
@@ -49,16 +52,12 @@ def dual(activation: Activation, pairs: Pairs) -> Dual:
         pairs: the covariance of the pre-activations.
 
     Returns:
-        Its moments, exact to about 1e-15 relative to the diagonal where it is smooth or has its only kink at zero, to about 1e-13 where
-        it is otherwise piecewise linear. One exception: a kink's slope has a square root at opposite inputs, where it keeps 8 digits
+        Its moments, exact to about 1e-15 relative to the diagonal where it is smooth or has its only kink at zero, to about 1e-13
+        elsewhere. One exception: a kink's slope has a square root at opposite inputs, where it keeps 8 digits
         (absolute error below 1e-8) unless the pairs carry their coversine.
 
     Raises:
-        ArgumentError: where the Hermite series of a steep activation at a large variance, or of one with kinks between which it is
-            not linear, does not settle.
-
-    Warns:
-        PrecisionWarning: where that of an activation with kinks settles to fewer digits.
+        ArgumentError: where the Hermite series or the table of a steep activation at a large variance does not settle.
 
     Example:
         >>> from zeroloss.networks import find_activation
@@ -102,7 +101,9 @@ def parity(activation: Activation) -> int:
 def _one_sided_dual(activation: Activation, pieces: Pieces | None, pairs: Pairs) -> Dual:
     if activation in (ACTIVATIONS["sin"], ACTIVATIONS["cos"]):
         return _wave_dual(activation == ACTIVATIONS["sin"], pairs)
-    return _hermite_dual(activation, pairs) if pieces is None else _piecewise_dual(pieces, pairs)
+    if pieces is not None:
+        return _piecewise_dual(pieces, pairs)
+    return _sector_dual(activation, pairs) if activation.kinks == (0.0,) else _hermite_dual(activation, pairs)
 
 
 def _homogeneous_dual(pieces: Pieces, pairs: Pairs) -> Dual:
@@ -155,11 +156,21 @@ def _wave_dual(sine: bool, pairs: Pairs) -> Dual:
     return Dual(from_half_distances(second, second_right, half), slope, mean, mean_right)
 
 
+def _sector_dual(activation: Activation, pairs: Pairs) -> Dual:
+    """Tables by the angle."""
+    half, slope = sector_sums(activation, pairs)
+    mean, mean_right, second, second_right = sector_moments(activation, pairs)
+    return Dual(from_half_distances(second, second_right, half), slope, mean, mean_right)
+
+
 def _hermite_dual(activation: Activation, pairs: Pairs) -> Dual:
     """The Hermite series, each distinct variance's coefficients computed once."""
     n1 = len(pairs.left)
     distinct, where = torch.unique(torch.cat([pairs.left, pairs.right]), return_inverse=True)
     coefficients = hermite_coefficients(activation, distinct)
-    half, slope = mehler_sums(coefficients, where[:n1], where[n1:], pairs)
+    if activation.smooth:
+        half, slope = mehler_sums(coefficients, where[:n1], where[n1:], pairs)
+    else:
+        half, slope = cut_sums(activation, coefficients, where[:n1], where[n1:], pairs)
     second, mean = coefficients.second[where], coefficients.value[0][where]
     return Dual(from_half_distances(second[:n1], second[n1:], half), slope, mean[:n1], mean[n1:])

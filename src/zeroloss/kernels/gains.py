@@ -16,19 +16,19 @@ from zeroloss.kernels.hermite import hermite_coefficients
 from zeroloss.kernels.mehler import mehler_products
 from zeroloss.kernels.pairs import Pairs
 from zeroloss.kernels.piecewise import pieces_of
+from zeroloss.kernels.sectors import sector_gains
 from zeroloss.networks import Activation
 
 
 def gains_are_closed(activation: Activation) -> bool:
-    """Whether :func:`gained_products` knows the activation: a smooth one, or one that is linear but for a kink at zero.
+    """Whether :func:`gained_products` knows the activation: a smooth one, or one with its only kink at zero and no jump there.
 
     Example:
         >>> from zeroloss.networks import find_activation
         >>> [gains_are_closed(find_activation(name)) for name in ("relu", "tanh", "hard_tanh")]
         [True, True, False]
     """
-    pieces = pieces_of(activation)
-    return activation.smooth or (pieces is not None and pieces.homogeneous)
+    return activation.smooth or activation.kinks == (0.0,)
 
 
 def gained_products(activation: Activation, pairs: Pairs) -> Float[Tensor, "n1 n2 *p"]:
@@ -48,7 +48,8 @@ def gained_products(activation: Activation, pairs: Pairs) -> Float[Tensor, "n1 n
         tensor([[0.5000]], dtype=torch.float64)
     """
     if not activation.smooth:
-        return dual(activation, pairs).pairs.products
+        pieces = pieces_of(activation)
+        return dual(activation, pairs).pairs.products if pieces and pieces.homogeneous else sector_gains(activation, pairs)
     n1 = len(pairs.left)
     distinct, where = torch.unique(torch.cat([pairs.left, pairs.right]), return_inverse=True)
     slope = hermite_coefficients(activation, distinct).slope

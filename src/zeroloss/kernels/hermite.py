@@ -7,20 +7,18 @@ a sector about the real line, in a strip of twice the sector's angle), so a few 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zeroloss.errors import ArgumentError, PrecisionWarning
+from zeroloss.errors import ArgumentError
 from zeroloss.networks import Activation, gaussian_rule
 
 MAX_TERMS = 1024
 TAIL = 1e-15  # relative to the second moment: what the dropped Hermite terms may weigh
 WORST_TAIL = 1e-9  # beyond this the series of a smooth activation is refused, not trusted
-WORST_KINKED_TAIL = 1e-4  # beyond this that of an activation with kinks; up to it, the loss is said aloud
 NODES = 32  # Chebyshev points a band of variances
 BAND = 16.0  # the largest ratio of variances in a band, so that small ones keep their digits too
 SETTLED = 2e-15  # relative to the band's largest second moment: the last Chebyshev coefficients of a band that is resolved
@@ -54,7 +52,7 @@ def hermite_coefficients(activation: Activation, variance: Float[Tensor, " n"]) 
         The coefficients; interpolation adds at most about 1e-14 of the second moment's root.
 
     Raises:
-        ArgumentError: where the terms kept leave more than ``WORST_TAIL`` of the second moment (``WORST_KINKED_TAIL`` with kinks).
+        ArgumentError: where the terms kept leave more than ``WORST_TAIL`` of the second moment, unless the activation has kinks.
 
     Example:
         >>> from zeroloss.networks import find_activation
@@ -135,22 +133,15 @@ def _quadrature(activation: Activation, variance: Tensor, least: int = 0) -> Coe
 
 
 def _judge(activation: Activation, variance: Tensor, found: Coefficients) -> None:
-    """Refuse a series that has not settled; say what that of an activation with kinks leaves out."""
+    """Refuse a series that has not settled; that of an activation with kinks is used only where it has (:mod:`zeroloss.kernels.cuts`)."""
     rest = max(_remainder(found.value, found.second), _remainder(found.slope, found.second_slope))
-    if rest <= WORST_TAIL:
-        return
-    if activation.smooth or rest > WORST_KINKED_TAIL:
+    if activation.smooth and rest > WORST_TAIL:
         raise ArgumentError(
             "x",
             f"gives pre-activations of variance {float(variance[-1]):.3g}, where the limit of {activation.name} has not settled "
             f"after {MAX_TERMS} Hermite terms",
             "normalise the rows (normalise='sphere')",
         )
-    warnings.warn(
-        f"the limit of {activation.name} leaves out {rest:.1e} of a second moment, since its kinks make the Hermite series slow",
-        PrecisionWarning,
-        stacklevel=2,
-    )
 
 
 def _remainder(rows: Tensor, whole: Tensor) -> float:

@@ -51,8 +51,10 @@ def limit_kernel(
 
     Args:
         module: a builder's network, or a ``torch.nn.Sequential`` of Linear, Conv2d (dilation 1, one group, zero or circular padding),
-            Flatten, activations, Scale, Residual, nested. One with a convolution takes n×c×h×w images; any other takes rows, or images
-            that it flattens. Pooling before Flatten has no limit here.
+            Flatten, activations, LayerNorm or RMSNorm over all features, BatchNorm in eval mode before it has seen a batch, Dropout in
+            eval mode, Identity, Scale, Residual, nested. Trained gains and shifts of normalising layers count in the tangent
+            kernel. One with a convolution takes n×c×h×w images; any other takes rows, or images that it flattens.
+            Pooling before Flatten has no limit here.
         kind: ``"ntk"``, the tangent kernel of the trained layers, per output; ``"nngp"``, the covariance of one output at
             initialisation; ``"last-hidden"``, the last hidden layer's share of the tangent kernel (DU's $K^{(H)}$,
             Definitions 5.1 and 6.1, corrected as in THEORY 3.7 T1-T2).
