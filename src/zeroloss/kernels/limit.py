@@ -12,7 +12,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
-from zeroloss.kernels.recursion import State, refuse_tied
+from zeroloss.kernels.layers import refuse_tied
+from zeroloss.kernels.recursion import State
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.tiles import tiles
 from zeroloss.typing import Inputs
@@ -33,8 +34,8 @@ def limit_kernel(module: nn.Module, kind: str = "ntk", seed: int = 0, particles:
 
     Args:
         module: a builder's network, or a ``torch.nn.Sequential`` of Linear, Conv2d (dilation 1, one group, zero or circular padding),
-            Flatten, activations, Scale, Residual, nested. One with a convolution takes n×c×h×w images; any other takes rows, or images
-            that it flattens. Pooling before Flatten has no limit here.
+            average pooling, Flatten, activations, Scale, Residual, nested. One with a convolution takes n×c×h×w images (Conv1d: n×c×w
+            sequences); any other takes rows, or images that it flattens.
         kind: ``"ntk"``, the tangent kernel of the trained layers, per output; ``"nngp"``, the covariance of one output at
             initialisation; ``"last-hidden"``, the last hidden layer's share of the tangent kernel (DU's $K^{(H)}$,
             Definitions 5.1 and 6.1, corrected as in THEORY 3.7 T1-T2).
@@ -85,9 +86,9 @@ def layer_kernels(module: nn.Module, x: Inputs, seed: int = 0, particles: int | 
     return {name: result[index] for index, (name, _) in enumerate(layers)}
 
 
-def trained_layers(module: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
+def trained_layers(module: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv1d | nn.Conv2d]]:
     """The linear layers and convolutions that gradient descent moves, with their names, in the order of the module."""
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)]
     return [(name, layer) for name, layer in layers if any(p.requires_grad for p in layer.parameters())]
 
 
@@ -103,7 +104,7 @@ class LimitKernel:
         self.kind = kind
         self._seed, self._particles = seed, particles
         self._module = module
-        layers: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        layers: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)]
         if kind == "last-hidden" and len(layers) < 2:
             raise ArgumentError("module", "has no hidden layer of weights", "ask for kind='ntk', or pass a deeper network")
         chosen = {"ntk": layers, "nngp": [], "last-hidden": layers[-2:-1]}[kind]
@@ -233,13 +234,13 @@ def _pieces(
 
 def _inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
     """Float64 images for a module that convolves and rows for any other, or an error that says what is wrong with them."""
-    images = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+    wanted, what = _input_shape(module)
     if not isinstance(x, Tensor) or x.ndim < 2:
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        remedy = "pass an n×c×h×w tensor of images" if images else "pass an n×d tensor, one input a row"
-        raise ArgumentError(name, f"has shape {shape}", remedy)
-    if images and x.ndim != 4:
-        raise ArgumentError(name, f"has shape {tuple(x.shape)}, but the module convolves images", "pass an n×c×h×w tensor")
+        raise ArgumentError(name, f"has shape {shape}", f"pass an {what}")
+    if wanted > 2 and x.ndim != wanted:
+        kind = "images" if wanted == 4 else "sequences"
+        raise ArgumentError(name, f"has shape {tuple(x.shape)}, but the module convolves {kind}", f"pass an {what}")
     if x.dtype in (torch.float16, torch.bfloat16) or x.is_complex() or x.dtype == torch.bool:
         raise ArgumentError(name, f"has dtype {x.dtype}", "convert it to float32 or float64 first")
     rows = x.detach().flatten(1).to(torch.float64)
@@ -249,4 +250,13 @@ def _inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
     if bool(bad.any()):
         where = int(bad.nonzero()[0])
         raise ArgumentError(name, f"has NaN or infinity in {int(bad.sum())} rows (first: row {where})", "clean or drop them")
-    return rows.reshape(x.shape) if images else rows
+    return rows.reshape(x.shape) if wanted > 2 else rows
+
+
+def _input_shape(module: nn.Module) -> tuple[int, str]:
+    """How many dimensions the module's inputs have, and in words."""
+    if any(isinstance(layer, nn.Conv2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d) for layer in module.modules()):
+        return 4, "n×c×h×w tensor of images"
+    if any(isinstance(layer, nn.Conv1d | nn.AvgPool1d | nn.AdaptiveAvgPool1d) for layer in module.modules()):
+        return 3, "n×c×w tensor of sequences"
+    return 2, "n×d tensor, one input a row"

@@ -18,16 +18,28 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.dual import dual
+from zeroloss.kernels.layers import children_of, fan_in, refuse_own_forward, weight_variance
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
 from zeroloss.kernels.particles import Draws, Law, both, gaussian_particles, then
 from zeroloss.kernels.patches import patches_of
-from zeroloss.networks import Activation, GaussianConv2d, GaussianLinear, Residual, Scale, activation_of
+from zeroloss.kernels.pixels import (
+    AVERAGES,
+    Canvas,
+    aligned,
+    average_both,
+    average_rows,
+    averages_of,
+    patch_sums_of_pairs,
+    pixel_rows,
+    pooled_pairs,
+    pools,
+)
+from zeroloss.networks import Activation, Residual, Scale, activation_of
 
-POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +56,7 @@ class State:
         fresh: whether new weights lie between it and where the current branch began, so that its coordinates are independent of those.
         law: how to sample the coordinate, None before the first weights.
         draws: where samples come from, None where the module needs none.
+        canvas: where pixels are kept as rows, in all pairs (:mod:`zeroloss.kernels.pixels`), which pixel each row is; None otherwise.
     """
 
     pairs: Pairs
@@ -55,10 +68,13 @@ class State:
     fresh: bool = False
     law: Law | None = None
     draws: Draws | None = None
+    canvas: Canvas | None = None
 
     @property
     def pixels(self) -> torch.Size:
         """Height and width of an image, empty for rows."""
+        if self.canvas is not None:
+            return self.canvas.size
         return self.pairs.left.shape[1:]
 
     @property
@@ -73,19 +89,28 @@ def walk(
     x2: Float[Tensor, " n2 *shape"] | None,
     parts: Mapping[nn.Module, int],
     draws: Draws | None = None,
+    canvas: Canvas | None = None,
 ) -> State:
     """Carry the inputs' moments through the module.
 
     Args:
         module: a sequence of the layers listed in :func:`advance`.
-        x1: n1×d rows or n1×c×h×w images, float64.
+        x1: n1×d rows, n1×c×h×w images or n1×c×w sequences, float64.
         x2: n2 of the same, or None for the first set with itself.
         parts: which slice of the tangent kernel each trained layer adds to.
         draws: where particles come from, for a module that needs them (which takes one set of inputs, x2 None).
+        canvas: for a module that pools, what :func:`pooled_moments` gave for both sets, or None to compute it here.
 
     Returns:
         The state of the module's output coordinate, over all pixels where the output is an image.
     """
+    if x1.ndim == 3:  # sequences are images of height 1
+        x1, x2 = x1.unsqueeze(2), None if x2 is None else x2.unsqueeze(2)
+    if canvas is None and pools(module):
+        moments = None if x2 is None else (pooled_moments(module, x1), pooled_moments(module, x2))
+        canvas = Canvas(x1.shape[2:], *(moments or ({},)))
+    if canvas is not None:
+        x1, x2 = pixel_rows(x1), None if x2 is None else pixel_rows(x2)
     pairs = input_pairs(x1, x2)
     count = max(parts.values(), default=-1) + 1
     start = State(
@@ -96,15 +121,33 @@ def walk(
         width=x1.shape[1],
         gaussian=False,
         draws=draws,
+        canvas=canvas,
     )
     return _join(advance(module, start, parts, name="module"))
+
+
+def pooled_moments(module: nn.Module, x: Float[Tensor, "n c *size"]) -> dict[str, Tensor]:
+    """The second moments after every pooling layer, which come from pairs of pixels within each image.
+
+    Args:
+        module: one that pools.
+        x: n×c×h×w images or n×c×w sequences, float64.
+
+    Returns:
+        Layer name to n×(pixels after it).
+    """
+    each = [Canvas(x.shape[2:] if x.ndim == 4 else torch.Size((1, *x.shape[2:])), {}) for _ in x]
+    for index, canvas in enumerate(each):
+        walk(module, x[index : index + 1], None, {}, canvas=canvas)
+    return {name: torch.cat([canvas.left[name] for canvas in each]) for name in each[0].left}
 
 
 def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
     """One layer's rule.
 
     Args:
-        module: Linear, Conv2d, a known activation, Scale, Residual, Sequential, Identity, Flatten, or Dropout in eval mode.
+        module: Linear, Conv1d or Conv2d, a known activation, average pooling, Scale, Residual, Sequential, Identity, Flatten, or
+            Dropout in eval mode.
         state: the state before it.
         parts: as in :func:`walk`.
         name: the layer's dotted name, for errors.
@@ -117,15 +160,17 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
     """
     if isinstance(module, Residual):
         return _skip(module, state, parts, name)
-    _refuse_own_forward(module, name)
+    refuse_own_forward(module, name)
     if isinstance(module, nn.Sequential):
         for child, layer in children_of(module):
             state = advance(layer, state, parts, child if name == "module" else f"{name}.{child}")
         return state
     if isinstance(module, nn.Linear):
         return _linear(module, state, parts, name)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
         return _convolution(module, state, parts, name)
+    if isinstance(module, AVERAGES):
+        return _pool(module, state, name)
     if isinstance(module, Scale):
         factor = module.factor
         return replace(
@@ -142,70 +187,17 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
         return state
     if (sigma := activation_of(module)) is not None:
         return _activation(sigma, state) if state.gaussian else _sampled_activation(sigma, state, name)
-    if isinstance(module, POOLS):
+    if isinstance(module, MAXIMA):
         raise ArgumentError(
             "module",
-            f"pools pixels at {name!r} ({type(module).__name__}), and its limit needs pairs of different pixels, which are not kept",
-            "use strided convolutions and Flatten, or ask for gram(module, x)",
+            f"takes the largest pixel at {name!r} ({type(module).__name__}), for which no infinite-width limit is implemented",
+            "use average pooling or strided convolutions, or ask for gram(module, x)",
         )
     raise ArgumentError(
         "module",
         f"has a layer {name!r} of type {type(module).__name__}, for which no infinite-width limit is implemented",
-        "use Linear, Conv2d, an activation, Elementwise, Scale, Residual, Flatten or Sequential, or ask for gram(module, x)",
+        "use Linear, Conv2d, AvgPool2d, an activation, Elementwise, Scale, Residual, Flatten or Sequential, or ask for gram(module, x)",
     )
-
-
-def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """A module's children by name, one that stands in two places twice (``named_children`` gives it once)."""
-    return [(name, child) for name, child in module._modules.items() if child is not None]
-
-
-def refuse_tied(module: nn.Module) -> None:
-    """Refuse a module that passes through one layer of weights twice: its uses are not independent.
-
-    Raises:
-        ArgumentError: naming the layer.
-    """
-    seen: set[nn.Module] = set()
-    for name, layer in module.named_modules(remove_duplicate=False):
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
-            continue
-        if layer in seen:
-            raise ArgumentError(
-                "module",
-                f"uses one layer twice, again at {name!r}",
-                "give every use a layer of its own, or ask for gram(module, x)",
-            )
-        seen.add(layer)
-
-
-_KNOWN = (nn.Sequential, nn.Linear, nn.Conv2d)
-
-
-def _refuse_own_forward(module: nn.Module, name: str) -> None:
-    """A subclass that computes something of its own is not the layer that it derives from."""
-    for kind in _KNOWN:
-        if isinstance(module, kind) and (type(module).forward is not kind.forward or is_parametrized(module)):
-            how = "parametrised weights" if is_parametrized(module) else "a forward of its own"
-            raise ArgumentError(
-                "module",
-                f"has {how} at {name!r} ({type(module).__name__}), and no infinite-width limit is known for it",
-                "build it from Linear, Conv2d, activations, Scale, Residual and Sequential, or ask for gram(module, x)",
-            )
-
-
-def weight_variance(layer: nn.Linear | nn.Conv2d) -> float:
-    """The variance of a layer's initial weights: ours as built, torch's default uniform otherwise.
-
-    Example:
-        >>> round(weight_variance(nn.Linear(3, 5)), 6)  # uniform on +-1/sqrt(3)
-        0.111111
-    """
-    return layer.variance if isinstance(layer, GaussianLinear | GaussianConv2d) else 1 / (3 * _fan_in(layer))
-
-
-def _fan_in(layer: nn.Linear | nn.Conv2d) -> int:
-    return layer.weight[0].numel()
 
 
 def _linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
@@ -220,7 +212,7 @@ def _linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int], name
     return _weights(layer, layer.out_features, state, parts)
 
 
-def _convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
+def _convolution(layer: nn.Conv1d | nn.Conv2d, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
     if len(state.pixels) != 2:
         raise ArgumentError(
             "module", f"applies {type(layer).__name__} at {name!r} to rows", "pass n×c×h×w images, and Flatten later"
@@ -235,13 +227,36 @@ def _convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module, int],
     height, width = state.pixels
     if min(patches.out_size((height, width))) < 1:
         raise ArgumentError("module", f"leaves nothing of images of {state.size} at {name!r}", "pass larger images, or pad them")
-    pairs = patches.pairs(state.pairs)
+    if state.canvas is None:
+        pairs, tangent, canvas = patches.pairs(state.pairs), patches.sums(state.tangent), None
+    else:
+        pairs, tangent = patch_sums_of_pairs(patches, state.pairs, state.tangent, state.pixels)
+        canvas = replace(state.canvas, size=torch.Size(patches.out_size((height, width))))
     means = (torch.zeros_like(pairs.left), torch.zeros_like(pairs.right))  # of sums with fresh weights
-    carried = replace(state, pairs=pairs, mean_left=means[0], mean_right=means[1], tangent=patches.sums(state.tangent))
+    carried = replace(state, pairs=pairs, mean_left=means[0], mean_right=means[1], tangent=tangent, canvas=canvas)
     return _weights(layer, layer.out_channels, carried, parts)
 
 
-def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapping[nn.Module, int]) -> State:
+def _pool(layer: nn.Module, state: State, name: str) -> State:
+    r"""Means over pixels: of all their pairs in the moments and in the tangent kernel. Means of jointly Gaussian pixels are Gaussian."""
+    if state.canvas is None:
+        raise ArgumentError("module", f"pools at {name!r} what is no image", "put the pooling before nn.Flatten")
+    weights, size = averages_of(layer, state.pixels, name)
+    weights = weights.to(state.tangent.device)
+    pairs = pooled_pairs(weights, state.pairs, state.canvas, name)
+    tangent = average_both(weights, state.tangent)
+    return replace(
+        state,
+        pairs=pairs,
+        mean_left=average_rows(weights, state.mean_left),
+        mean_right=average_rows(weights, state.mean_right),
+        tangent=tangent,
+        law=partial(gaussian_particles, pairs, tangent) if state.gaussian else None,
+        canvas=replace(state.canvas, size=size),
+    )
+
+
+def _weights(layer: nn.Linear | nn.Conv1d | nn.Conv2d, width: int, state: State, parts: Mapping[nn.Module, int]) -> State:
     """Independent weights, one for each of the state's coordinates (for a convolution: of its patch sums'), and a bias."""
     gain = weight_variance(layer) * state.width
     tangent = state.tangent * gain
@@ -250,7 +265,7 @@ def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapp
         tangent[part] += state.width * state.pairs.products
     pairs = state.pairs.times(gain)
     if layer.bias is not None:
-        pairs = pairs.plus_constant(1 / (3 * _fan_in(layer)))  # torch's default for a bias
+        pairs = pairs.plus_constant(1 / (3 * fan_in(layer)))  # torch's default for a bias
         if part is not None and layer.bias.requires_grad:
             tangent[part] += 1.0
     zeros = torch.zeros_like
@@ -264,6 +279,7 @@ def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapp
         fresh=True,
         law=partial(gaussian_particles, pairs, tangent),
         draws=state.draws,
+        canvas=state.canvas,
     )
 
 
@@ -281,6 +297,8 @@ def _join(state: State) -> State:
     """Pixels as coordinates of their own: moments become means, and where variances differ the coordinate is no longer Gaussian."""
     if not state.pixels:
         return state
+    if state.canvas is not None:
+        state = _align(state, state.canvas.size)
     count = state.pixels.numel()
 
     def mean(values: Tensor) -> Tensor:
@@ -296,6 +314,22 @@ def _join(state: State) -> State:
         width=state.width * count,
         gaussian=state.gaussian and count == 1,
         law=None,  # a mixture over pixels
+    )
+
+
+def _align(state: State, size: torch.Size) -> State:
+    """Of all pairs of pixels keep those at one place."""
+    pairs = state.pairs
+    left, right, mean_left, mean_right = (
+        v.reshape(-1, *size) for v in (pairs.left, pairs.right, state.mean_left, state.mean_right)
+    )
+    return replace(
+        state,
+        pairs=Pairs(left, right, aligned(pairs.versine, size)),
+        mean_left=mean_left,
+        mean_right=mean_right,
+        tangent=aligned(state.tangent, size),
+        canvas=None,
     )
 
 
@@ -356,4 +390,5 @@ def _skip(module: Residual, state: State, parts: Mapping[nn.Module, int], name: 
         fresh=state.fresh,
         law=both(state.law, branch.law),
         draws=state.draws,
+        canvas=state.canvas,
     )

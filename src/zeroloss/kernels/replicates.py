@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zeroloss.kernels.layers import children_of
 from zeroloss.kernels.pairs import Pairs
 from zeroloss.kernels.particles import Draws
-from zeroloss.kernels.recursion import State, children_of, walk
+from zeroloss.kernels.recursion import State, walk
 from zeroloss.networks import Residual, activation_of
 
 REPLICATES = 8
@@ -32,7 +33,7 @@ def _follow(module: nn.Module, gaussian: bool) -> tuple[bool, bool]:
     """Whether the coordinate after the module is Gaussian, and whether an activation on the way met one that is not."""
     if activation_of(module) is not None:
         return False, not gaussian
-    if isinstance(module, nn.Linear | nn.Conv2d):
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
         return True, False
     here, met = gaussian, False
     if isinstance(module, nn.Sequential):
