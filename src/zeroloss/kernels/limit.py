@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
+from zeroloss.kernels.convolution import convolutional_tiles
 from zeroloss.kernels.layers import refuse_tied
 from zeroloss.kernels.recursion import State
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
@@ -130,7 +131,7 @@ class LimitKernel:
             out = first.new_empty(shape, dtype=x1.dtype if x1.dtype.is_floating_point else torch.float64)
         elif out.shape != shape:
             raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
-        for rows, columns, tile in self._tiles(first, second):
+        for rows, columns, tile in self._tiles(first, second, x1.dtype):
             if second is None:
                 out[columns, rows] = tile.T
             out[rows, columns] = tile
@@ -171,8 +172,10 @@ class LimitKernel:
             raise ArgumentError("x2", f"has {seen} where x1 has {wanted}", "pass inputs of one shape")
         return first, second
 
-    def _tiles(self, first: Tensor, second: Tensor | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        return _pieces(self._module, first, second, self._parts, self._read, self._seed, self._particles)
+    def _tiles(
+        self, first: Tensor, second: Tensor | None, dtype: torch.dtype = torch.float64
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        return _pieces(self._module, first, second, self._parts, self._read, self._seed, self._particles, dtype)
 
     def _read(self, state: State) -> Tensor:
         return state.pairs.products if self.kind == "nngp" else state.tangent[0]
@@ -219,10 +222,12 @@ def _pieces(
     read: Callable[[State], Tensor],
     seed: int,
     particles: int | None,
+    dtype: torch.dtype = torch.float64,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """The kernel tile by tile; in one piece, the mean of the replicates, where it is sampled."""
     if not needs_particles(module):
-        yield from tiles(module, first, second, parts, read)
+        found = convolutional_tiles(module, first, second, parts, read, dtype)
+        yield from tiles(module, first, second, parts, read) if found is None else found
         return
     total: Tensor | None = None
     for state in replicates(module, first, second, parts, seed, particles):

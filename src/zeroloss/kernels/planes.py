@@ -1,0 +1,198 @@
+r"""Compiled sums over all pairs of pixels of two images, for ReLU convolutions before global average pooling.
+
+A convolution of stride 1 keeps the offset $D=r-l$ between the pixel l of one image and the pixel r of the other. So one plane
+$\{(l,l+D)\}$ at a time goes through all layers: patch sums as sums over rows, then over a ring of row sums, and the dual of ReLU in
+the same pass, in place. Lanes are pairs of images: the 16 (float64: 8) numbers that a register holds belong to as many pairs, and a
+row of a plane is one flat loop over positions and lanes. Loops index flat arrays by unsigned offsets: slices and signed indices
+cost more than the arithmetic of a short row.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import no_type_check
+
+import numpy as np
+
+from zeroloss.kernels.compiled import compiled, excess, turn
+
+U = np.uint64
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+@compiled
+@no_type_check
+def clear(out, at, n):
+    """Set n numbers to zero."""
+    for i in range(n):
+        out[at + i] = ZERO
+
+
+@compiled
+@no_type_check
+def add(out, at, values, start, n):
+    """Add n numbers to others."""
+    for i in range(n):
+        out[at + i] += values[start + i]
+
+
+@compiled
+@no_type_check
+def across(out, at, values, start, n, lanes, taps):
+    """Sums over so many neighbours in a row, the first of which is at ``start``."""
+    if taps == U(3):
+        for i in range(n):
+            out[at + i] = values[start + i] + values[start + lanes + i] + values[start + lanes + lanes + i]
+    else:
+        for i in range(n):
+            out[at + i] = values[start + i]
+        for tap in range(U(1), taps):
+            add(out, at, values, start + tap * lanes, n)
+
+
+@compiled
+@no_type_check
+def pack(out, values, images, first, count, lanes):
+    """Lanes last: the numbers of one image after the other become a number of each image, side by side."""
+    for lane in range(lanes):
+        image = images[min(first + lane, count - 1)]
+        for i in range(values.shape[1]):
+            out[i * lanes + lane] = values[image, i]
+
+
+@compiled
+@no_type_check
+def products(out, at, x, left, y, right, n, channels, plane):
+    """Inner products over the channels."""
+    for i in range(n):
+        out[at + i] = x[left + i] * y[right + i]
+    for c in range(U(1), channels):
+        for i in range(n):
+            out[at + i] += x[left + c * plane + i] * y[right + c * plane + i]
+
+
+@compiled
+@no_type_check
+def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, n):
+    r"""A row through ReLU: $\kappa_1$ and $\kappa_0$ of $\rho = (P+\text{shift})/(s_xs_y)$, for moments and tangent kernel."""
+    for i in range(n):
+        k = s[top + i] + s[middle + i] + s[bottom + i] + shift
+        t = (s[top + half + i] + s[middle + half + i] + s[bottom + half + i]) * carry + (k * add_s + add_1)
+        scale = x[left + i] * y[right + i]
+        rho = k / scale
+        a = abs(rho)
+        a = a if a < one else ONE
+        square = ONE - a
+        root = math.sqrt(square)
+        angle = root * turn(a)
+        out[at + i] = ((rho if rho > ZERO else ZERO) + root * square * excess(a)) * (scale * gain)
+        out[at + gap + i] = t * (angle if rho < ZERO else ONE - angle)
+
+
+@compiled
+@no_type_check
+def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, n):
+    """The same for the last layer, of which only sums are kept."""
+    for i in range(n):
+        k = s[top + i] + s[middle + i] + s[bottom + i] + shift
+        t = (s[top + half + i] + s[middle + half + i] + s[bottom + half + i]) * carry + (k * add_s + add_1)
+        scale = x[left + i] * y[right + i]
+        rho = k / scale
+        a = abs(rho)
+        a = a if a < one else ONE
+        square = ONE - a
+        root = math.sqrt(square)
+        angle = root * turn(a)
+        out[at + i] += ((rho if rho > ZERO else ZERO) + root * square * excess(a)) * (scale * gain)
+        out[at + gap + i] += t * (angle if rho < ZERO else ONE - angle)
+
+
+@compiled
+@no_type_check
+def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lanes_, one, sums):
+    r"""Sums over all pairs of pixels of the last layer's moments and tangent kernel, for a list of pairs of images.
+
+    Args:
+        x: the first set's pixels, n1×(channels·h·w), scaled so that inner products are the moments in their unit.
+        x_roots: $s_x$ at every layer, n1×(layers·h·w), positive.
+        y: the second set's pixels.
+        y_roots: theirs.
+        rows: image of the first set, one a pair.
+        columns: image of the second set.
+        table: shift, gain, carry, add_s, add_1 of every layer (:func:`duals`), layers×5.
+        kernels: height and width of every layer's patches, odd, layers×2.
+        size: h and w.
+        lanes_: how many pairs at a time.
+        one: the correlation from which on it counts as 1, since rounding leaves no more of it.
+        sums: where the results go, 2×pairs, float64.
+    """
+    height, width = size
+    layers, channels = len(table), x.shape[1] // (height * width)
+    lanes, plane = U(lanes_), U(height * width * lanes_)
+    pad_h, pad_w = kernels[:, 0].max() // 2, kernels[:, 1].max() // 2
+    stride = (width + 2 * pad_w) * lanes_
+    ring = kernels[:, 0].max()
+    half, row, gap = U(stride), U(2 * stride), U(height * stride)
+    extra, nothing = U(ring * 2 * stride), U((ring + 1) * 2 * stride)  # a row for longer sums, and one of zeros
+    s = np.zeros((ring + 2) * 2 * stride, x.dtype)
+    values = np.zeros(2 * height * stride, x.dtype)
+    total = np.zeros(2 * width * lanes_, x.dtype)
+    total_gap = U(width * lanes_)
+    left, left_roots = np.empty(x.shape[1] * lanes_, x.dtype), np.empty(x_roots.shape[1] * lanes_, x.dtype)
+    right, right_roots = np.empty(y.shape[1] * lanes_, x.dtype), np.empty(y_roots.shape[1] * lanes_, x.dtype)
+    for first in range(0, len(rows), lanes_):
+        pack(left, x, rows, first, len(rows), lanes_)
+        pack(left_roots, x_roots, rows, first, len(rows), lanes_)
+        pack(right, y, columns, first, len(rows), lanes_)
+        pack(right_roots, y_roots, columns, first, len(rows), lanes_)
+        for down in range(1 - height, height):
+            for over in range(1 - width, width):
+                h, w = height - abs(down), width - abs(over)
+                i0, j0 = max(0, -down), max(0, -over)
+                n, before = U(w * lanes_), U(pad_w * lanes_)
+                for i in range(h):
+                    at = U(i * stride)
+                    clear(values, at, before)
+                    clear(values, at + before + n, before)
+                    clear(values, at + gap, n + before + before)
+                    here, there = U((i0 + i) * width + j0) * lanes, U((i0 + i + down) * width + j0 + over) * lanes
+                    products(values, at + before, left, here, right, there, n, U(channels), plane)
+                clear(total, U(0), U(len(total)))
+                for layer in range(layers):
+                    shift, gain, carry = table[layer, 0], table[layer, 1], table[layer, 2]
+                    add_s, add_1 = table[layer, 3], table[layer, 4]
+                    high, taps = kernels[layer, 0], U(kernels[layer, 1])
+                    reach, skip = high // 2, before - taps // U(2) * lanes
+                    for r in range(-reach, h + reach):  # r is the row whose sums enter the ring, i the one that is then complete
+                        slot = U((r + high) % high) * row
+                        if r < 0 or r >= h:
+                            clear(s, slot, n)
+                            clear(s, slot + half, n)
+                        else:
+                            at = U(r * stride) + skip
+                            across(s, slot, values, at, n, lanes, taps)
+                            across(s, slot + half, values, at + gap, n, lanes, taps)
+                        i = r - reach
+                        if i < 0:
+                            continue
+                        if high == 3:
+                            top, middle, bottom = U((i + 2) % 3) * row, U(i % 3) * row, slot
+                        else:
+                            top, middle, bottom = extra, nothing, nothing
+                            clear(s, extra, n)
+                            clear(s, extra + half, n)
+                            for k in range(high):
+                                add(s, extra, s, U(k) * row, n)
+                                add(s, extra + half, s, U(k) * row + half, n)
+                        here = U((layer * height + i0 + i) * width + j0) * lanes
+                        there = U((layer * height + i0 + i + down) * width + j0 + over) * lanes
+                        if layer < layers - 1:
+                            duals(s, top, middle, bottom, half, left_roots, here, right_roots, there, values,
+                                  U(i * stride) + before, gap, shift, gain, carry, add_s, add_1, one, n)  # fmt: skip
+                        else:
+                            last_duals(s, top, middle, bottom, half, left_roots, here, right_roots, there, total,
+                                       U(0), total_gap, shift, gain, carry, add_s, add_1, one, n)  # fmt: skip
+                for lane in range(min(lanes_, len(rows) - first)):
+                    for j in range(w):
+                        sums[0, first + lane] += total[j * lanes_ + lane]
+                        sums[1, first + lane] += total[width * lanes_ + j * lanes_ + lane]
