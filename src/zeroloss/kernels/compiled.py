@@ -1,14 +1,14 @@
-"""Functions compiled by numba, and the two polynomials that replace the arc cosine in them.
+r"""Functions compiled by numba, and the two polynomials that replace the arc cosine in them.
 
-With $a=|\\rho|$, $r=\\sqrt{1-a}$ and $\\theta=\\arccos a$ both $\\theta/(\\pi r)$ and $(\\sin\\theta-\\theta\\cos\\theta)/(\\pi r^3)$ are smooth in
-$a\\in[0,1]$, so a polynomial (interpolated at Chebyshev points in 60 digits) gives them with a small relative error up to $a=1$: 1.4e-7
-for float32, 2e-17 for float64. They vectorise, and nothing in them cancels.
+With $a=|\rho|$, $r=\sqrt{1-a}$ and $\theta=\arccos a$ both $\theta/(\pi r)$ and $(\sin\theta-\theta\cos\theta)/(\pi r^3)$ are
+smooth in $a\in[0,1]$, so a polynomial (interpolated at Chebyshev points in 60 digits) gives them with a small relative error up to
+$a=1$: 1.4e-7 for float32, 2e-17 for float64. They vectorise, and nothing in them cancels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, no_type_check
+from typing import Any, TypeVar, cast, no_type_check
 
 import numba
 import numpy as np
@@ -16,14 +16,13 @@ from numba.core import types
 from numba.extending import overload
 
 F = TypeVar("F", bound=Callable[..., Any])
-# sums may be fused with products, and -0 is 0; nothing else is assumed, so infinity and NaN behave
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+LOOSE = {"contract", "nsz"}  # sums may be fused with products, and -0 is 0; nothing else is assumed, so infinity and NaN behave
 
 
 def compiled(function: F) -> F:
     """Compile a function at its first call and keep the machine code on disk; decorate what it wraps with ``no_type_check``."""
-    result: F = numba.njit(**OPTIONS)(function)
-    return result
+    result: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=LOOSE)(function)
+    return cast("F", result)
 
 
 f = np.float32  # a float32 beside a float64 becomes one, a Python number beside a float32 would make a float64 of it
@@ -103,7 +102,7 @@ def excess(a):  # type: ignore[no-untyped-def]
     raise NotImplementedError
 
 
-@overload(turn, jit_options={"fastmath": {"contract", "nsz"}})
+@overload(turn, jit_options={"fastmath": LOOSE})
 @no_type_check
 def _turn(a):
     if a == types.float32:
@@ -120,7 +119,7 @@ def _turn(a):
     return wide
 
 
-@overload(excess, jit_options={"fastmath": {"contract", "nsz"}})
+@overload(excess, jit_options={"fastmath": LOOSE})
 @no_type_check
 def _excess(a):
     if a == types.float32:

@@ -73,13 +73,13 @@ def products(out, at, x, left, y, right, n, channels, plane):
 
 @compiled
 @no_type_check
-def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, n):
+def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, tiny, n):
     r"""A row through ReLU: $\kappa_1$ and $\kappa_0$ of $\rho = (P+\text{shift})/(s_xs_y)$, for moments and tangent kernel."""
     for i in range(n):
         k = s[top + i] + s[middle + i] + s[bottom + i] + shift
         t = (s[top + half + i] + s[middle + half + i] + s[bottom + half + i]) * carry + (k * add_s + add_1)
         scale = x[left + i] * y[right + i]
-        rho = k / scale
+        rho = k / (scale if scale > tiny else tiny)
         a = abs(rho)
         a = a if a < one else ONE
         square = ONE - a
@@ -91,13 +91,13 @@ def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, 
 
 @compiled
 @no_type_check
-def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, n):
+def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, tiny, n):
     """The same for the last layer, of which only sums are kept."""
     for i in range(n):
         k = s[top + i] + s[middle + i] + s[bottom + i] + shift
         t = (s[top + half + i] + s[middle + half + i] + s[bottom + half + i]) * carry + (k * add_s + add_1)
         scale = x[left + i] * y[right + i]
-        rho = k / scale
+        rho = k / (scale if scale > tiny else tiny)
         a = abs(rho)
         a = a if a < one else ONE
         square = ONE - a
@@ -109,12 +109,12 @@ def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, sh
 
 @compiled
 @no_type_check
-def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lanes_, one, sums):
+def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lanes_, one, tiny, sums):
     r"""Sums over all pairs of pixels of the last layer's moments and tangent kernel, for a list of pairs of images.
 
     Args:
         x: the first set's pixels, n1×(channels·h·w), scaled so that inner products are the moments in their unit.
-        x_roots: $s_x$ at every layer, n1×(layers·h·w), positive.
+        x_roots: $s_x$ at every layer, n1×(layers·h·w).
         y: the second set's pixels.
         y_roots: theirs.
         rows: image of the first set, one a pair.
@@ -124,12 +124,13 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lan
         size: h and w.
         lanes_: how many pairs at a time.
         one: the correlation from which on it counts as 1, since rounding leaves no more of it.
+        tiny: what stands for a product of roots below it, so that 0/0 is 0.
         sums: where the results go, 2×pairs, float64.
     """
     height, width = size
     layers, channels = len(table), x.shape[1] // (height * width)
     lanes, plane = U(lanes_), U(height * width * lanes_)
-    pad_h, pad_w = kernels[:, 0].max() // 2, kernels[:, 1].max() // 2
+    pad_w = kernels[:, 1].max() // 2
     stride = (width + 2 * pad_w) * lanes_
     ring = kernels[:, 0].max()
     half, row, gap = U(stride), U(2 * stride), U(height * stride)
@@ -188,10 +189,10 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lan
                         there = U((layer * height + i0 + i + down) * width + j0 + over) * lanes
                         if layer < layers - 1:
                             duals(s, top, middle, bottom, half, left_roots, here, right_roots, there, values,
-                                  U(i * stride) + before, gap, shift, gain, carry, add_s, add_1, one, n)  # fmt: skip
+                                  U(i * stride) + before, gap, shift, gain, carry, add_s, add_1, one, tiny, n)  # fmt: skip
                         else:
                             last_duals(s, top, middle, bottom, half, left_roots, here, right_roots, there, total,
-                                       U(0), total_gap, shift, gain, carry, add_s, add_1, one, n)  # fmt: skip
+                                       U(0), total_gap, shift, gain, carry, add_s, add_1, one, tiny, n)  # fmt: skip
                 for lane in range(min(lanes_, len(rows) - first)):
                     for j in range(w):
                         sums[0, first + lane] += total[j * lanes_ + lane]

@@ -33,7 +33,7 @@ class Stage:
 
     @property
     def gain(self) -> float:
-        """Weight variance times channels, $v\\,m$."""
+        r"""Weight variance times channels, $v\,m$."""
         return weight_variance(self.layer) * self.layer.in_channels
 
     @property

@@ -1,0 +1,133 @@
+r"""Compiled sums over equal pixels of two images, for ReLU convolutions before Flatten.
+
+Only pairs of pixels at one place count, so half distances $H=\tfrac12\mathbb{E}(h_i-h_j)^2$ go through the layers as they are:
+half distances of patch sums are patch sums of half distances. With $g=\tfrac12(s_x-s_y)^2$ the versine is $w=(\mathcal{P}H-g)/(s_xs_y)$,
+ReLU makes $w'=w-(\sin\theta-\theta\cos\theta)/\pi$ of it, and $H'=\tfrac12(g+s_xs_yw')$: near duplicates keep their digits, in
+float32 too. Lanes are images of the second set.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import no_type_check
+
+import numpy as np
+
+from zeroloss.kernels.compiled import compiled, excess, turn
+from zeroloss.kernels.planes import ONE, ZERO, U, across, add, clear
+
+HALF, TWO = np.float32(0.5), np.float32(2)
+
+
+@compiled
+@no_type_check
+def spread(out, values, image, start, count, lanes):
+    """A row of one image, every number once for each lane."""
+    for j in range(count):
+        value = values[image, start + j]
+        for lane in range(lanes):
+            out[j * lanes + lane] = value
+
+
+@compiled
+@no_type_check
+def distances(out, at, x, y, start, n):
+    """Half the squared differences, added up."""
+    for i in range(n):
+        difference = x[i] - y[start + i]
+        out[at + i] += HALF * difference * difference
+
+
+@compiled
+@no_type_check
+def versines(s, top, middle, bottom, half, x, y, there, out, at, gap, gain, carry, add_s, add_1, tiny, n):
+    """A row through ReLU: half distances and tangent kernel."""
+    for i in range(n):
+        h = s[top + i] + s[middle + i] + s[bottom + i]
+        t = (s[top + half + i] + s[middle + half + i] + s[bottom + half + i]) * carry
+        left, right = x[i], y[there + i]
+        scale, apart = left * right, left - right
+        apart = HALF * apart * apart
+        w = (h - apart) / (scale if scale > tiny else tiny)
+        w = w if w > ZERO else ZERO
+        w = w if w < TWO else TWO
+        rho = ONE - w
+        square = w if w < ONE else TWO - w
+        a = ONE - square
+        root = math.sqrt(square)
+        angle = root * turn(a)
+        out[at + i] = (apart + scale * ((w if w < ONE else ONE) - root * square * excess(a))) * gain
+        out[at + gap + i] = (t + (scale * rho * add_s + add_1)) * (ONE - angle if w < ONE else angle)
+
+
+@compiled
+@no_type_check
+def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, lanes_, tiny, sums):
+    r"""Sums over the pixels of the last layer's half distances and tangent kernel, for every image of x with all lanes of y.
+
+    Args:
+        x: the first set's pixels, n1×(channels·h·w), scaled so that inner products are the moments in their unit.
+        x_roots: $s_x$ at every layer, n1×(layers·h·w).
+        y: pixels of as many images as there are lanes, (channels·h·w·lanes), images side by side.
+        y_roots: theirs.
+        upto: how many images of x.
+        table: as for :func:`zeroloss.kernels.planes.pooled_sums`.
+        kernels: height and width of every layer's patches, odd, layers×2.
+        size: h and w.
+        lanes_: how many images of y.
+        tiny: what stands for a product of roots below it, so that 0/0 is 0.
+        sums: where the results go, 2×n1×lanes, float64.
+    """
+    height, width = size
+    layers, channels, plane = len(table), x.shape[1] // (height * width), height * width
+    lanes, n = U(lanes_), U(width * lanes_)
+    pad = U(kernels[:, 1].max() // 2 * lanes_)
+    stride = width * lanes_ + 2 * int(pad)
+    ring = kernels[:, 0].max()
+    half, row, gap = U(stride), U(2 * stride), U(height * stride)
+    extra, nothing = U(ring * 2 * stride), U((ring + 1) * 2 * stride)
+    s = np.zeros((ring + 2) * 2 * stride, x.dtype)
+    values = np.zeros(2 * height * stride, x.dtype)  # nothing is ever written beside the image
+    wide = np.zeros(width * lanes_, x.dtype)
+    for image in range(upto):
+        clear(values, U(0), U(len(values)))
+        for c in range(channels):
+            for i in range(height):
+                start = c * plane + i * width
+                spread(wide, x, image, start, width, lanes_)
+                distances(values, U(i * stride) + pad, wide, y, U(start) * lanes, n)
+        for layer in range(layers):
+            gain, carry, add_s, add_1 = table[layer, 1], table[layer, 2], table[layer, 3], table[layer, 4]
+            high, taps = kernels[layer, 0], U(kernels[layer, 1])
+            reach, skip = high // 2, pad - taps // U(2) * lanes
+            for r in range(-reach, height + reach):
+                slot = U((r + high) % high) * row
+                if r < 0 or r >= height:
+                    clear(s, slot, n)
+                    clear(s, slot + half, n)
+                else:
+                    at = U(r * stride) + skip
+                    across(s, slot, values, at, n, lanes, taps)
+                    across(s, slot + half, values, at + gap, n, lanes, taps)
+                i = r - reach
+                if i < 0:
+                    continue
+                if high == 3:
+                    top, middle, bottom = U((i + 2) % 3) * row, U(i % 3) * row, slot
+                else:
+                    top, middle, bottom = extra, nothing, nothing
+                    clear(s, extra, n)
+                    clear(s, extra + half, n)
+                    for k in range(high):
+                        add(s, extra, s, U(k) * row, n)
+                        add(s, extra + half, s, U(k) * row + half, n)
+                start = (layer * height + i) * width
+                spread(wide, x_roots, image, start, width, lanes_)
+                versines(s, top, middle, bottom, half, wide, y_roots, U(start) * lanes, values,
+                         U(i * stride) + pad, gap, gain, carry, add_s, add_1, tiny, n)  # fmt: skip
+        for i in range(height):
+            for j in range(width):
+                at = i * stride + int(pad) + j * lanes_
+                for lane in range(lanes_):
+                    sums[0, image, lane] += values[at + lane]
+                    sums[1, image, lane] += values[int(gap) + at + lane]
