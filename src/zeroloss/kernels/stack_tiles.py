@@ -18,6 +18,7 @@ from zeroloss.kernels.pixels import NOISE
 from zeroloss.kernels.recursion import State, advance
 from zeroloss.kernels.stacks import Stack
 from zeroloss.kernels.units import Units, units_of, variances_of
+from zeroloss.networks import activation_of
 
 SIDE = 64  # images of a tile with pooling, a minute's work for one core; without pooling four times as many
 TINY = {torch.float32: 1e-36, torch.float64: 1e-300}  # stands for a smaller product of roots, so that 0/0 is 0
@@ -93,12 +94,16 @@ def stack_tiles(
             are symmetric with an exact diagonal.
         parts: which slice of the tangent kernel each trained layer adds to.
         read: what to take from a state, pairs last.
-        dtype: float32 or float64, for the sums over pixels.
+        dtype: float32 or float64, for the sums over pixels; where an activation follows pooling always float64.
 
     Yields:
         Rows, columns, and what was read of their pairs.
     """
     slices = max(parts.values(), default=-1) + 1
+    if stack.pooled and any(activation_of(layer) is not None for _, layer in stack.head):
+        dtype = (
+            torch.float64
+        )  # pooled images are close to one another, and a kink takes roots of what rounding adds to their distance
     setting = Setting(stack, units_of(stack, x1, parts, slices), (x1.shape[2], x1.shape[3]), slices, dtype)
     other = x1 if x2 is None else x2
     if stack.pooled:
