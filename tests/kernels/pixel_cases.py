@@ -82,11 +82,11 @@ def readout(inputs: int, seed=0, **more) -> GaussianLinear:
     return GaussianLinear(inputs, 1, variance=1 / inputs, generator=torch.Generator().manual_seed(seed), **more)
 
 
-def stack(depth: int, m: int, kernel=(3, 3), channels=3, pixels=1, seed=0) -> nn.Sequential:
+def stack(depth: int, m: int, kernel=(3, 3), channels=3, pixels=1, seed=0, padding="zeros") -> nn.Sequential:
     """ReLU convolutions; global average pooling for one pixel, else Flatten of so many."""
     layers: list[nn.Module] = []
     for index in range(depth):
-        layers += [he(m if index else channels, m, kernel, seed=100 * seed + index), nn.ReLU()]
+        layers += [he(m if index else channels, m, kernel, seed=100 * seed + index, padding=padding), nn.ReLU()]
     pool = [nn.AdaptiveAvgPool2d(1)] if pixels == 1 else []
     return nn.Sequential(*layers, *pool, nn.Flatten(), readout(m * pixels, seed=100 * seed + 99))
 

@@ -36,6 +36,8 @@ NETS = {
     "various-flat": various(False, bias=False),
     "bias-pooled": various(True, bias=True),
     "bias-flat": various(False, bias=True),
+    "circular-pooled": stack(3, 8, padding="circular"),
+    "circular-flat": stack(3, 8, (5, 3), pixels=35, padding="circular"),
 }
 KINKED = (NETS["various-pooled"], NETS["bias-pooled"])  # ReLU after pooling takes roots of what rounding adds to a distance
 nets = pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
@@ -80,6 +82,10 @@ def test_the_recursion_on_all_pixels_of_small_images(size):
         flat = stack(3, 8, kernel, channels=size[0], pixels=size[1] * size[2])
         if size[1] * size[2] > 1:
             assert worst(limit_kernel(flat)(x), joint_kernels(list(flat), x)[1]) < 1e-9
+        if kernel[0] // 2 <= size[1] and kernel[1] // 2 <= size[2]:
+            around = stack(3, 8, kernel, channels=size[0], padding="circular")
+            assert stack_of(around, torch.Size(size)) is not None
+            assert worst(limit_kernel(around)(x), joint_kernels(list(around), x)[1]) < 1e-9
 
 
 @nets
@@ -170,7 +176,7 @@ def test_near_duplicates_keep_digits_in_single_precision():
         [nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten()],
         [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten()],
         [nn.Conv2d(3, 8, 2, padding="same"), nn.ReLU(), nn.Flatten()],
-        [he(3, 8, padding="circular"), nn.ReLU(), nn.Flatten()],
+        [he(3, 8, padding="circular"), nn.ReLU(), he(8, 8), nn.ReLU(), nn.Flatten()],
         [nn.Conv2d(3, 8, 3, padding=1), nn.Flatten()],
         [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ReLU(), nn.Flatten()],
         [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()],

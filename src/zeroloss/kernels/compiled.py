@@ -25,6 +25,12 @@ def compiled(function: F) -> F:
     return cast("F", result)
 
 
+def inlined(function: F) -> F:
+    """The same for a function that is part of another's loop, where the call itself would count."""
+    result: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=LOOSE, inline="always")(function)
+    return cast("F", result)
+
+
 f = np.float32  # a float32 beside a float64 becomes one, a Python number beside a float32 would make a float64 of it
 P0, P1, P2, P3, P4, P5, P6 = map(
     f,

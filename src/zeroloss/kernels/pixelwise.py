@@ -14,7 +14,7 @@ from typing import no_type_check
 import numpy as np
 
 from zeroloss.kernels.compiled import compiled, excess, turn
-from zeroloss.kernels.planes import ONE, ZERO, U, across, add, clear
+from zeroloss.kernels.planes import ONE, ZERO, U, clear, enter, ring_rows
 
 HALF, TWO = np.float32(0.5), np.float32(2)
 
@@ -62,7 +62,7 @@ def versines(s, top, middle, bottom, half, x, y, there, out, at, gap, gain, carr
 
 @compiled
 @no_type_check
-def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, lanes_, tiny, sums):
+def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, circular, lanes_, tiny, sums):
     r"""Sums over the pixels of the last layer's half distances and tangent kernel, for every image of x with all lanes of y.
 
     Args:
@@ -74,6 +74,7 @@ def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, lanes_, tin
         table: as for :func:`zeroloss.kernels.planes.pooled_sums`.
         kernels: height and width of every layer's patches, odd, layers×2.
         size: h and w.
+        circular: whether the image's other side lies beside it; zeros otherwise.
         lanes_: how many images of y.
         tiny: what stands for a product of roots below it, so that 0/0 is 0.
         sums: where the results go, 2×n1×lanes, float64.
@@ -82,12 +83,11 @@ def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, lanes_, tin
     layers, channels, plane = len(table), x.shape[1] // (height * width), height * width
     lanes, n = U(lanes_), U(width * lanes_)
     pad = U(kernels[:, 1].max() // 2 * lanes_)
-    stride = width * lanes_ + 2 * int(pad)
-    ring = kernels[:, 0].max()
-    half, row, gap = U(stride), U(2 * stride), U(height * stride)
-    extra, nothing = U(ring * 2 * stride), U((ring + 1) * 2 * stride)
-    s = np.zeros((ring + 2) * 2 * stride, x.dtype)
-    values = np.zeros(2 * height * stride, x.dtype)  # nothing is ever written beside the image
+    stride, high = width * lanes_ + 2 * int(pad), kernels[:, 0].max()
+    row, half, gap = U(2 * stride), U(stride), U(height * stride)
+    extra, saved = U(high) * row, U(high + 2) * row
+    s = np.zeros((high + 2 + high // 2) * 2 * stride, x.dtype)
+    values = np.zeros(2 * height * stride, x.dtype)  # zeros stay beside the image unless it is circular
     wide = np.zeros(width * lanes_, x.dtype)
     for image in range(upto):
         clear(values, U(0), U(len(values)))
@@ -98,29 +98,15 @@ def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, lanes_, tin
                 distances(values, U(i * stride) + pad, wide, y, U(start) * lanes, n)
         for layer in range(layers):
             gain, carry, add_s, add_1 = table[layer, 1], table[layer, 2], table[layer, 3], table[layer, 4]
-            high, taps = kernels[layer, 0], U(kernels[layer, 1])
-            reach, skip = high // 2, pad - taps // U(2) * lanes
+            tall, taps = kernels[layer, 0], U(kernels[layer, 1])
+            reach = tall // 2
             for r in range(-reach, height + reach):
-                slot = U((r + high) % high) * row
-                if r < 0 or r >= height:
-                    clear(s, slot, n)
-                    clear(s, slot + half, n)
-                else:
-                    at = U(r * stride) + skip
-                    across(s, slot, values, at, n, lanes, taps)
-                    across(s, slot + half, values, at + gap, n, lanes, taps)
+                slot = U((r + tall) % tall) * row
+                enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, lanes, taps, circular)
                 i = r - reach
                 if i < 0:
                     continue
-                if high == 3:
-                    top, middle, bottom = U((i + 2) % 3) * row, U(i % 3) * row, slot
-                else:
-                    top, middle, bottom = extra, nothing, nothing
-                    clear(s, extra, n)
-                    clear(s, extra + half, n)
-                    for k in range(high):
-                        add(s, extra, s, U(k) * row, n)
-                        add(s, extra + half, s, U(k) * row + half, n)
+                top, middle, bottom = ring_rows(s, i, slot, tall, extra, row, n)
                 start = (layer * height + i) * width
                 spread(wide, x_roots, image, start, width, lanes_)
                 versines(s, top, middle, bottom, half, wide, y_roots, U(start) * lanes, values,

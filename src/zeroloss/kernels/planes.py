@@ -14,7 +14,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from zeroloss.kernels.compiled import compiled, excess, turn
+from zeroloss.kernels.compiled import compiled, excess, inlined, turn
 
 U = np.uint64
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -48,6 +48,62 @@ def across(out, at, values, start, n, lanes, taps):
             out[at + i] = values[start + i]
         for tap in range(U(1), taps):
             add(out, at, values, start + tap * lanes, n)
+
+
+@compiled
+@no_type_check
+def copy(out, at, values, start, n):
+    """Copy n numbers."""
+    for i in range(n):
+        out[at + i] = values[start + i]
+
+
+@compiled
+@no_type_check
+def wrap(values, at, pad, n):
+    """Beside a row that starts at ``at`` with its left border repeat its other end."""
+    copy(values, at, values, at + n, pad)
+    copy(values, at + pad + n, values, at + pad, pad)
+
+
+@inlined
+@no_type_check
+def enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, lanes, taps, circular):
+    """Row r's sums over neighbours, of moments and tangent kernel, into a slot of the ring; r may lie above or below the image.
+
+    Rows are overwritten as soon as nothing above needs them, so for a circular border the first ones' sums are kept for the last.
+    """
+    half = row // U(2)
+    if circular and r >= height:
+        copy(s, slot, s, saved + U(r - height) * row, row)
+    elif circular or (r >= 0 and r < height):
+        at = U((r % height) * stride)
+        if circular:
+            wrap(values, at, pad, n)
+            wrap(values, at + gap, pad, n)
+        at += pad - taps // U(2) * lanes
+        across(s, slot, values, at, n, lanes, taps)
+        across(s, slot + half, values, at + gap, n, lanes, taps)
+        if circular and r >= 0 and r < reach:
+            copy(s, saved + U(r) * row, s, slot, row)
+    else:
+        clear(s, slot, n)
+        clear(s, slot + half, n)
+
+
+@inlined
+@no_type_check
+def ring_rows(s, i, slot, high, extra, row, n):
+    """Where the sums of the rows of patch row i stand: three offsets, which for other heights than 3 are one sum and zeros."""
+    if high == 3:
+        return U((i + 2) % 3) * row, U(i % 3) * row, slot
+    half, nothing = row // U(2), extra + row
+    clear(s, extra, n)
+    clear(s, extra + half, n)
+    for k in range(high):
+        add(s, extra, s, U(k) * row, n)
+        add(s, extra + half, s, U(k) * row + half, n)
+    return extra, nothing, nothing
 
 
 @compiled
@@ -109,7 +165,7 @@ def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, sh
 
 @compiled
 @no_type_check
-def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lanes_, one, tiny, sums):
+def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, circular, lanes_, one, tiny, sums):
     r"""Sums over all pairs of pixels of the last layer's moments and tangent kernel, for a list of pairs of images.
 
     Args:
@@ -122,6 +178,7 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lan
         table: shift, gain, carry, add_s, add_1 of every layer (:func:`duals`), layers×5.
         kernels: height and width of every layer's patches, odd, layers×2.
         size: h and w.
+        circular: whether the image's other side lies beside it; zeros otherwise.
         lanes_: how many pairs at a time.
         one: the correlation from which on it counts as 1, since rounding leaves no more of it.
         tiny: what stands for a product of roots below it, so that 0/0 is 0.
@@ -130,15 +187,13 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lan
     height, width = size
     layers, channels = len(table), x.shape[1] // (height * width)
     lanes, plane = U(lanes_), U(height * width * lanes_)
-    pad_w = kernels[:, 1].max() // 2
-    stride = (width + 2 * pad_w) * lanes_
-    ring = kernels[:, 0].max()
-    half, row, gap = U(stride), U(2 * stride), U(height * stride)
-    extra, nothing = U(ring * 2 * stride), U((ring + 1) * 2 * stride)  # a row for longer sums, and one of zeros
-    s = np.zeros((ring + 2) * 2 * stride, x.dtype)
+    pad = U(kernels[:, 1].max() // 2 * lanes_)
+    stride, high = width * lanes_ + 2 * int(pad), kernels[:, 0].max()
+    row, half, gap = U(2 * stride), U(stride), U(height * stride)
+    extra, saved = U(high) * row, U(high + 2) * row  # after the ring a row for longer sums, one of zeros, and those to keep
+    s = np.zeros((high + 2 + high // 2) * 2 * stride, x.dtype)
     values = np.zeros(2 * height * stride, x.dtype)
-    total = np.zeros(2 * width * lanes_, x.dtype)
-    total_gap = U(width * lanes_)
+    total, end = np.zeros(2 * width * lanes_, x.dtype), U(width * lanes_)
     left, left_roots = np.empty(x.shape[1] * lanes_, x.dtype), np.empty(x_roots.shape[1] * lanes_, x.dtype)
     right, right_roots = np.empty(y.shape[1] * lanes_, x.dtype), np.empty(y_roots.shape[1] * lanes_, x.dtype)
     for first in range(0, len(rows), lanes_):
@@ -146,53 +201,52 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, lan
         pack(left_roots, x_roots, rows, first, len(rows), lanes_)
         pack(right, y, columns, first, len(rows), lanes_)
         pack(right_roots, y_roots, columns, first, len(rows), lanes_)
-        for down in range(1 - height, height):
-            for over in range(1 - width, width):
-                h, w = height - abs(down), width - abs(over)
-                i0, j0 = max(0, -down), max(0, -over)
-                n, before = U(w * lanes_), U(pad_w * lanes_)
+        for down in range(0 if circular else 1 - height, height):
+            for over in range(0 if circular else 1 - width, width):
+                # l and l+D are both in the image, or, where it is circular, l is anywhere and l+D goes around
+                h, w = (height, width) if circular else (height - abs(down), width - abs(over))
+                i0, j0 = (0, 0) if circular else (max(0, -down), max(0, -over))
+                n, turn_at = U(w * lanes_), U((width - over) * lanes_ if circular else w * lanes_)
                 for i in range(h):
                     at = U(i * stride)
-                    clear(values, at, before)
-                    clear(values, at + before + n, before)
-                    clear(values, at + gap, n + before + before)
-                    here, there = U((i0 + i) * width + j0) * lanes, U((i0 + i + down) * width + j0 + over) * lanes
-                    products(values, at + before, left, here, right, there, n, U(channels), plane)
+                    clear(values, at, pad)
+                    clear(values, at + pad + n, pad)
+                    clear(values, at + gap, n + pad + pad)
+                    here, line = U((i0 + i) * width + j0) * lanes, (i0 + i + down) % height * width
+                    there = U(line + j0 + over) * lanes
+                    products(values, at + pad, left, here, right, there, turn_at, U(channels), plane)
+                    if turn_at < n:
+                        rest = n - turn_at
+                        products(
+                            values, at + pad + turn_at, left, here + turn_at, right, U(line) * lanes, rest, U(channels), plane
+                        )
                 clear(total, U(0), U(len(total)))
                 for layer in range(layers):
                     shift, gain, carry = table[layer, 0], table[layer, 1], table[layer, 2]
                     add_s, add_1 = table[layer, 3], table[layer, 4]
-                    high, taps = kernels[layer, 0], U(kernels[layer, 1])
-                    reach, skip = high // 2, before - taps // U(2) * lanes
+                    tall, taps = kernels[layer, 0], U(kernels[layer, 1])
+                    reach = tall // 2
                     for r in range(-reach, h + reach):  # r is the row whose sums enter the ring, i the one that is then complete
-                        slot = U((r + high) % high) * row
-                        if r < 0 or r >= h:
-                            clear(s, slot, n)
-                            clear(s, slot + half, n)
-                        else:
-                            at = U(r * stride) + skip
-                            across(s, slot, values, at, n, lanes, taps)
-                            across(s, slot + half, values, at + gap, n, lanes, taps)
+                        slot = U((r + tall) % tall) * row
+                        enter(s, slot, row, saved, values, r, h, reach, stride, gap, pad, n, lanes, taps, circular)
                         i = r - reach
                         if i < 0:
                             continue
-                        if high == 3:
-                            top, middle, bottom = U((i + 2) % 3) * row, U(i % 3) * row, slot
-                        else:
-                            top, middle, bottom = extra, nothing, nothing
-                            clear(s, extra, n)
-                            clear(s, extra + half, n)
-                            for k in range(high):
-                                add(s, extra, s, U(k) * row, n)
-                                add(s, extra + half, s, U(k) * row + half, n)
+                        top, middle, bottom = ring_rows(s, i, slot, tall, extra, row, n)
                         here = U((layer * height + i0 + i) * width + j0) * lanes
-                        there = U((layer * height + i0 + i + down) * width + j0 + over) * lanes
-                        if layer < layers - 1:
-                            duals(s, top, middle, bottom, half, left_roots, here, right_roots, there, values,
-                                  U(i * stride) + before, gap, shift, gain, carry, add_s, add_1, one, tiny, n)  # fmt: skip
-                        else:
-                            last_duals(s, top, middle, bottom, half, left_roots, here, right_roots, there, total,
-                                       U(0), total_gap, shift, gain, carry, add_s, add_1, one, tiny, n)  # fmt: skip
+                        line = (layer * height + (i0 + i + down) % height) * width
+                        for part in range(2 if turn_at < n else 1):  # a row that goes around is two
+                            there = U(line + j0 + over if part == 0 else line) * lanes
+                            skip = U(0) if part == 0 else turn_at
+                            count = turn_at if part == 0 else n - turn_at
+                            a, b, c = top + skip, middle + skip, bottom + skip
+                            at = U(i * stride) + pad + skip
+                            if layer < layers - 1:
+                                duals(s, a, b, c, half, left_roots, here + skip, right_roots, there, values, at, gap,
+                                      shift, gain, carry, add_s, add_1, one, tiny, count)  # fmt: skip
+                            else:
+                                last_duals(s, a, b, c, half, left_roots, here + skip, right_roots, there, total, skip, end,
+                                           shift, gain, carry, add_s, add_1, one, tiny, count)  # fmt: skip
                 for lane in range(min(lanes_, len(rows) - first)):
                     for j in range(w):
                         sums[0, first + lane] += total[j * lanes_ + lane]

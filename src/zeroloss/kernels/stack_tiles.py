@@ -45,6 +45,11 @@ class Setting:
     dtype: torch.dtype
 
     @property
+    def circular(self) -> bool:
+        """Whether the images' other sides lie beside them."""
+        return self.stack.stages[0].patches.circular
+
+    @property
     def lanes(self) -> int:
         """How many pairs are summed side by side."""
         return LANES[self.dtype]
@@ -179,7 +184,7 @@ def _pooled_sums(
         at = slice(start, start + step)
         sums = np.zeros((2, len(rows[at])))
         pooled_sums(left.pixels, left.roots, right.pixels, right.roots, rows[at], columns[at], setting.tables[part],
-                    setting.kernels, setting.size, setting.lanes, one, tiny, sums)  # fmt: skip
+                    setting.kernels, setting.size, setting.circular, setting.lanes, one, tiny, sums)  # fmt: skip
         found[part, :, at] = sums
 
     _run(piece, [(part, start) for part in range(len(found)) for start in range(0, len(rows), step)])
@@ -199,7 +204,20 @@ def _flat(setting: Setting, left: Prepared, right: Prepared, same: bool) -> tupl
         upto = min(start + lanes, len(left.pixels)) if same else len(left.pixels)
         for part, table in enumerate(setting.tables):
             sums = np.zeros((2, upto, lanes))
-            aligned_sums(left.pixels, left.roots, pixels, roots, upto, table, setting.kernels, setting.size, lanes, tiny, sums)
+            aligned_sums(
+                left.pixels,
+                left.roots,
+                pixels,
+                roots,
+                upto,
+                table,
+                setting.kernels,
+                setting.size,
+                setting.circular,
+                lanes,
+                tiny,
+                sums,
+            )
             found[part, :, :upto, start : start + lanes] = sums[:, :, : count - start]
 
     _run(piece, [(start,) for start in range(0, count, lanes)])

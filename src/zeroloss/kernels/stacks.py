@@ -21,7 +21,7 @@ class Stage:
 
     Args:
         layer: the convolution.
-        patches: of odd size, stride 1, with as much beside the image as keeps its size.
+        patches: of odd size, stride 1, with as much beside the image as keeps its size; all zeros or all circular in one stack.
         before: c, the square of the factors between the two.
         after: c', the square of those after ReLU.
     """
@@ -113,6 +113,7 @@ def stack_of(module: nn.Module, shape: torch.Size) -> Stack | None:
             pooled = True
         elif isinstance(layer, nn.Flatten) and active and (layer.start_dim, layer.end_dim) == (1, -1):
             usable = all(stage.before * stage.after * stage.gain > 0 for stage in stages)
+            usable = usable and len({stage.patches.circular for stage in stages}) == 1
             return Stack(tuple(stages), pooled, tuple(layers[index + 1 :])) if usable else None
         else:
             return None
@@ -128,14 +129,15 @@ def _leaves(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
 
 
 def _keeping(layer: nn.Conv1d | nn.Conv2d, name: str, channels: int, size: torch.Size) -> Patches | None:
-    """The patches of a convolution that keeps the image's size and has zeros beside it, None for another."""
+    """The patches of a convolution that keeps the image's size, None for another."""
     refuse_own_forward(layer, name)
     patches = patches_of(layer, name)
     around = tuple(length // 2 for length in patches.kernel)
     odd = all(length % 2 for length in patches.kernel)
     same = patches.stride == (1, 1) and patches.before == patches.after == around
     flat = isinstance(layer, nn.Conv2d) or size[0] == 1
-    return patches if odd and same and flat and not patches.circular and layer.in_channels == channels else None
+    fits = not patches.circular or all(reach <= length for reach, length in zip(around, size, strict=True))
+    return patches if odd and same and flat and fits and layer.in_channels == channels else None
 
 
 def _averages_all(layer: nn.Module, size: torch.Size, name: str) -> bool:
