@@ -99,14 +99,15 @@ def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, circular, l
         for layer in range(layers):
             gain, carry, add_s, add_1 = table[layer, 1], table[layer, 2], table[layer, 3], table[layer, 4]
             tall, taps = kernels[layer, 0], U(kernels[layer, 1])
-            reach = tall // 2
+            reach, last = tall // 2, U(tall - 1) * row
+            older, old, slot = last, last, last
             for r in range(-reach, height + reach):
-                slot = U((r + tall) % tall) * row
+                older, old, slot = old, slot, slot + row if slot < last else U(0)
                 enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, lanes, taps, circular)
                 i = r - reach
                 if i < 0:
                     continue
-                top, middle, bottom = ring_rows(s, i, slot, tall, extra, row, n)
+                top, middle, bottom = ring_rows(s, older, old, slot, tall, extra, row, n)
                 start = (layer * height + i) * width
                 spread(wide, x_roots, image, start, width, lanes_)
                 versines(s, top, middle, bottom, half, wide, y_roots, U(start) * lanes, values,

@@ -77,7 +77,7 @@ def enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, la
     if circular and r >= height:
         copy(s, slot, s, saved + U(r - height) * row, row)
     elif circular or (r >= 0 and r < height):
-        at = U((r % height) * stride)
+        at = U((r if r >= 0 else r + height) * stride)
         if circular:
             wrap(values, at, pad, n)
             wrap(values, at + gap, pad, n)
@@ -93,10 +93,10 @@ def enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, la
 
 @inlined
 @no_type_check
-def ring_rows(s, i, slot, high, extra, row, n):
-    """Where the sums of the rows of patch row i stand: three offsets, which for other heights than 3 are one sum and zeros."""
+def ring_rows(s, older, old, slot, high, extra, row, n):
+    """Where the sums of a patch's rows stand: the last three slots, and for other heights than 3 one sum and zeros."""
     if high == 3:
-        return U((i + 2) % 3) * row, U(i % 3) * row, slot
+        return older, old, slot
     half, nothing = row // U(2), extra + row
     clear(s, extra, n)
     clear(s, extra + half, n)
@@ -197,6 +197,7 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, cir
     left, left_roots = np.empty(x.shape[1] * lanes_, x.dtype), np.empty(x_roots.shape[1] * lanes_, x.dtype)
     right, right_roots = np.empty(y.shape[1] * lanes_, x.dtype), np.empty(y_roots.shape[1] * lanes_, x.dtype)
     for first in range(0, len(rows), lanes_):
+        whole = np.zeros((2, lanes_), np.float64)
         pack(left, x, rows, first, len(rows), lanes_)
         pack(left_roots, x_roots, rows, first, len(rows), lanes_)
         pack(right, y, columns, first, len(rows), lanes_)
@@ -225,16 +226,18 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, cir
                     shift, gain, carry = table[layer, 0], table[layer, 1], table[layer, 2]
                     add_s, add_1 = table[layer, 3], table[layer, 4]
                     tall, taps = kernels[layer, 0], U(kernels[layer, 1])
-                    reach = tall // 2
+                    reach, last = tall // 2, U(tall - 1) * row
+                    older, old, slot = last, last, last
                     for r in range(-reach, h + reach):  # r is the row whose sums enter the ring, i the one that is then complete
-                        slot = U((r + tall) % tall) * row
+                        older, old, slot = old, slot, slot + row if slot < last else U(0)
                         enter(s, slot, row, saved, values, r, h, reach, stride, gap, pad, n, lanes, taps, circular)
                         i = r - reach
                         if i < 0:
                             continue
-                        top, middle, bottom = ring_rows(s, i, slot, tall, extra, row, n)
+                        top, middle, bottom = ring_rows(s, older, old, slot, tall, extra, row, n)
                         here = U((layer * height + i0 + i) * width + j0) * lanes
-                        line = (layer * height + (i0 + i + down) % height) * width
+                        other = i0 + i + down
+                        line = (layer * height + (other if other < height else other - height)) * width
                         for part in range(2 if turn_at < n else 1):  # a row that goes around is two
                             there = U(line + j0 + over if part == 0 else line) * lanes
                             skip = U(0) if part == 0 else turn_at
@@ -247,7 +250,10 @@ def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, cir
                             else:
                                 last_duals(s, a, b, c, half, left_roots, here + skip, right_roots, there, total, skip, end,
                                            shift, gain, carry, add_s, add_1, one, tiny, count)  # fmt: skip
-                for lane in range(min(lanes_, len(rows) - first)):
-                    for j in range(w):
-                        sums[0, first + lane] += total[j * lanes_ + lane]
-                        sums[1, first + lane] += total[width * lanes_ + j * lanes_ + lane]
+                for j in range(w):
+                    for lane in range(lanes_):
+                        whole[0, lane] += total[j * lanes_ + lane]
+                        whole[1, lane] += total[(width + j) * lanes_ + lane]
+        for lane in range(min(lanes_, len(rows) - first)):
+            sums[0, first + lane] = whole[0, lane]
+            sums[1, first + lane] = whole[1, lane]
