@@ -1,4 +1,4 @@
-"""How loops are compiled: by numba, kept on disk, and without Python's lock."""
+"""How loops are compiled: by numba at their first call, kept on disk, and without Python's lock, so that they run side by side."""
 
 from __future__ import annotations
 
@@ -8,17 +8,48 @@ from typing import Any
 
 from numba import njit
 
-FAST = {"contract", "reassoc", "nsz", "arcp"}  # never nnan or ninf, so that a NaN that should not be there is seen
+# never nnan or ninf: a NaN that should not be there is seen
+STRICT = {"contract", "nsz"}  # sums may be fused with products, and -0 is 0
+FAST = STRICT | {"reassoc", "arcp"}  # sums may be taken in any order
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    # where shapes are checked at run time a function comes wrapped, which numba would compile instead of it
+    result: Callable[..., Any] = njit(nogil=True, cache=True, **options)(inspect.unwrap(function))
+    return result
 
 
 def loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of numpy arrays at its first call, and keep the machine code on disk.
+    """Compile a function of numpy arrays whose sums may be taken in any order.
 
     Args:
-        function: in the part of Python that numba compiles; where shapes are checked at run time it comes wrapped, and is unwrapped.
+        function: in the part of Python that numba compiles.
 
     Returns:
         The compiled function.
     """
-    compiled: Callable[..., Any] = njit(nogil=True, cache=True, fastmath=FAST)(inspect.unwrap(function))
-    return compiled
+    return _compile(function, fastmath=FAST)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of numpy arrays whose sums are taken in their order; division by zero gives infinity.
+
+    Args:
+        function: in the part of Python that numba compiles.
+
+    Returns:
+        The compiled function.
+    """
+    return _compile(function, fastmath=STRICT, error_model="numpy")
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a function that is part of another's loop, where the call itself would count.
+
+    Args:
+        function: in the part of Python that numba compiles.
+
+    Returns:
+        The compiled function.
+    """
+    return _compile(function, fastmath=STRICT, error_model="numpy", inline="always")

@@ -8,10 +8,11 @@ from torch import nn
 
 from zeroloss.kernels.initial import bias_variance
 from zeroloss.kernels.piecewise import pieces_of
+from zeroloss.kernels.pixels import AVERAGES
 from zeroloss.kernels.structure import WEIGHTED, children_of
 from zeroloss.networks import Scale, activation_of
 
-LINEAR = (Scale, nn.Identity, nn.Dropout, nn.Flatten, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+LINEAR = (Scale, nn.Identity, nn.Dropout, nn.Flatten, *AVERAGES)
 
 
 def is_homogeneous(module: nn.Module, initial: Mapping[nn.Module, tuple[float, float]]) -> bool:

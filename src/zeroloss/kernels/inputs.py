@@ -11,11 +11,11 @@ from zeroloss.typing import Inputs
 
 
 def check_inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
-    """Images for a module that convolves and rows for any other; float32 stays, all other real numbers become float64.
+    """Images or sequences for a module that convolves and rows for any other; float32 stays, all other real numbers become float64.
 
     Args:
         name: the argument's, for errors.
-        x: n×d rows, or n×c×h×w images, which a module that does not convolve sees as rows.
+        x: n×d rows, n×c×w sequences, or n×c×h×w images, which a module that does not convolve sees as rows.
         module: the module.
 
     Returns:
@@ -28,13 +28,13 @@ def check_inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
         >>> check_inputs("x", torch.ones(2, 3, dtype=torch.int64), nn.Linear(3, 1)).dtype
         torch.float64
     """
-    images = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+    wanted, what = _shape(module)
     if not isinstance(x, Tensor) or x.ndim < 2:
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        remedy = "pass an n×c×h×w tensor of images" if images else "pass an n×d tensor, one input a row"
-        raise ArgumentError(name, f"has shape {shape}", remedy)
-    if images and x.ndim != 4:
-        raise ArgumentError(name, f"has shape {tuple(x.shape)}, but the module convolves images", "pass an n×c×h×w tensor")
+        raise ArgumentError(name, f"has shape {shape}", f"pass an {what}")
+    if wanted > 2 and x.ndim != wanted:
+        kind = "images" if wanted == 4 else "sequences"
+        raise ArgumentError(name, f"has shape {tuple(x.shape)}, but the module convolves {kind}", f"pass an {what}")
     if x.dtype in (torch.float16, torch.bfloat16) or x.is_complex() or x.dtype == torch.bool:
         raise ArgumentError(name, f"has dtype {x.dtype}", "convert it to float32 or float64 first")
     if x[:1].numel() == 0 and 0 in x.shape[1:]:
@@ -45,7 +45,16 @@ def check_inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
         if bool(bad.any()):
             where = int(bad.nonzero()[0])
             raise ArgumentError(name, f"has NaN or infinity in {int(bad.sum())} rows (first: row {where})", "clean or drop them")
-    return rows.reshape(x.shape) if images else rows
+    return rows.reshape(x.shape) if wanted > 2 else rows
+
+
+def _shape(module: nn.Module) -> tuple[int, str]:
+    """How many dimensions the module's inputs have, and in words."""
+    if any(isinstance(layer, nn.Conv2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d) for layer in module.modules()):
+        return 4, "n×c×h×w tensor of images"
+    if any(isinstance(layer, nn.Conv1d | nn.AvgPool1d | nn.AdaptiveAvgPool1d) for layer in module.modules()):
+        return 3, "n×c×w tensor of sequences"
+    return 2, "n×d tensor, one input a row"
 
 
 def check_pair(

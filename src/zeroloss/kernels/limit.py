@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
 from zeroloss.kernels.collapse import collapse, row_width
+from zeroloss.kernels.convolution import convolutional_tiles
 from zeroloss.kernels.curve import Curve
 from zeroloss.kernels.engine import RowKernel, survey_sets
 from zeroloss.kernels.gradient import differentiable
@@ -178,7 +179,7 @@ class LimitKernel:
         if rows is not None:
             rows.fill(out)
             return out
-        for place, columns, tile in self._tiles(*_doubles(first, second)):
+        for place, columns, tile in self._tiles(*_doubles(first, second), first.dtype):
             if second is None:
                 out[columns, place] = tile.T.to(out.dtype)
             out[place, columns] = tile.to(out.dtype)
@@ -243,8 +244,10 @@ class LimitKernel:
         error: Tensor = values.std(dim=0) / math.sqrt(REPLICATES)
         return error
 
-    def _tiles(self, first: Tensor, second: Tensor | None) -> Iterator[tuple[slice, slice, Tensor]]:
-        return _pieces(self.module, first, second, self._parts, self._read, self._seed, self._particles, self._initial)
+    def _tiles(
+        self, first: Tensor, second: Tensor | None, dtype: torch.dtype = torch.float64
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        return _pieces(self.module, first, second, self._parts, self._read, self._seed, self._particles, self._initial, dtype)
 
     def _read(self, state: State) -> Tensor:
         return state.pairs.products if self.kind == "nngp" else state.tangent[0]
@@ -277,7 +280,7 @@ class LimitKernel:
                 total = rows.times(right)
             else:
                 total = torch.zeros_like(right)
-                for place, columns, tile in self._tiles(inputs.to(torch.float64), None):
+                for place, columns, tile in self._tiles(inputs.to(torch.float64), None, inputs.dtype):
                     total[place] += tile.to(right.dtype) @ right[columns]
                     if place != columns:
                         total[columns] += tile.T.to(right.dtype) @ right[place]
@@ -360,10 +363,12 @@ def _pieces(
     seed: int,
     particles: int | None,
     initial: Mapping[nn.Module, tuple[float, float]],
+    dtype: torch.dtype = torch.float64,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """The kernel tile by tile; in one piece, the mean of the replicates, where it is sampled."""
     if not needs_particles(module):
-        yield from tiles(module, first, second, parts, read, initial)
+        found = convolutional_tiles(module, first, second, parts, read, dtype, initial)
+        yield from tiles(module, first, second, parts, read, initial) if found is None else found
         return
     total: Tensor | None = None
     for state in replicates(module, first, second, parts, seed, particles, initial):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
@@ -46,6 +46,21 @@ class Patches:
         height, width = ((size[k] + self.before[k] + self.after[k] - self.kernel[k]) // self.stride[k] + 1 for k in range(2))
         return height, width
 
+    def sources(self, axis: int, length: int) -> Int[Tensor, "k q"]:
+        """Which pixel every patch reads at every offset, along one axis of that length; ``length`` itself stands for a zero beside it.
+
+        Example:
+            >>> Patches((1, 3), (1, 2), (0, 1), (0, 1), circular=False).sources(1, 4)
+            tensor([[4, 1],
+                    [0, 2],
+                    [1, 3]])
+        """
+        size = self.out_size((length, length))[axis]
+        source = torch.arange(size) * self.stride[axis] + torch.arange(self.kernel[axis])[:, None] - self.before[axis]
+        if self.circular:
+            return source % length
+        return torch.where((source >= 0) & (source < length), source, length)
+
     def sums(self, values: Float[Tensor, "*sets h w"]) -> Float[Tensor, "*sets p q"]:
         r"""$\mathcal{P}(V)_l = \sum_o V_{l+o}$ over every patch, terms beyond a border of zeros left out.
 
@@ -65,13 +80,8 @@ class Patches:
         sizes = self.out_size((pixels.shape[0], pixels.shape[1]))
         for axis, size in enumerate(sizes):
             total = pixels.new_zeros((*pixels.shape[:axis], size, *pixels.shape[axis + 1 :]))
-            for offset in range(self.kernel[axis]):
-                source = torch.arange(size, device=values.device) * self.stride[axis] + offset - self.before[axis]
-                inside = torch.ones_like(source, dtype=torch.bool)
-                if self.circular:
-                    source = source % pixels.shape[axis]
-                else:
-                    inside = (source >= 0) & (source < pixels.shape[axis])
+            for source in self.sources(axis, pixels.shape[axis]).to(values.device):
+                inside = source < pixels.shape[axis]
                 total.index_add_(axis, inside.nonzero()[:, 0], pixels.index_select(axis, source[inside]))
             pixels = total
         return pixels.movedim((0, 1), (-2, -1))
@@ -88,8 +98,8 @@ class Patches:
         return from_half_distances(self.sums(pairs.left), self.sums(pairs.right), self.sums(pairs.half_distances))
 
 
-def patches_of(layer: nn.Conv2d, name: str) -> Patches:
-    """The patches of torch's convolution.
+def patches_of(layer: nn.Conv1d | nn.Conv2d, name: str) -> Patches:
+    """The patches of torch's convolution; one over sequences is one over images of height 1.
 
     Args:
         layer: any stride, kernel and padding; dilation 1, one group.
@@ -106,7 +116,7 @@ def patches_of(layer: nn.Conv2d, name: str) -> Patches:
         (1, 1)
     """
     for what, value, wanted in (
-        ("dilation", layer.dilation, ((1, 1),)),
+        ("dilation", layer.dilation, ((1,) * len(layer.kernel_size),)),
         ("groups", layer.groups, (1,)),
         ("padding_mode", layer.padding_mode, PADDINGS),
     ):
@@ -116,13 +126,19 @@ def patches_of(layer: nn.Conv2d, name: str) -> Patches:
                 f"has a convolution {name!r} with {what}={value!r}, for which no infinite-width limit is implemented",
                 f"use {' or '.join(repr(w) for w in wanted)}, or ask for gram(module, x)",
             )
-    height, width = layer.kernel_size
+    kernel = layer.kernel_size
     if layer.padding == "same":  # torch puts the odd one after the image
-        before = ((height - 1) // 2, (width - 1) // 2)
-        after = (height - 1 - before[0], width - 1 - before[1])
+        before = tuple((length - 1) // 2 for length in kernel)
+        after = tuple(length - 1 - first for length, first in zip(kernel, before, strict=True))
     elif layer.padding == "valid":
-        before = after = (0, 0)
+        before = after = (0,) * len(kernel)
     else:
         assert not isinstance(layer.padding, str)
-        before = after = (layer.padding[0], layer.padding[1])
-    return Patches((height, width), (layer.stride[0], layer.stride[1]), before, after, layer.padding_mode == "circular")
+        before = after = layer.padding
+    sides = (_two(kernel, 1), _two(layer.stride, 1), _two(before, 0), _two(after, 0))
+    return Patches(*sides, circular=layer.padding_mode == "circular")
+
+
+def _two(values: tuple[int, ...], missing: int) -> tuple[int, int]:
+    """Height and width, of a sequence's layer only the width."""
+    return (missing, values[0]) if len(values) == 1 else (values[0], values[1])

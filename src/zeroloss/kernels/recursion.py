@@ -25,6 +25,8 @@ from zeroloss.kernels.gains import gained_products, gains_are_closed
 from zeroloss.kernels.norms import through_norm
 from zeroloss.kernels.pairs import Pairs, from_half_distances, input_pairs
 from zeroloss.kernels.particles import Draws, both, then
+from zeroloss.kernels.pixels import AVERAGES, Canvas, pixel_rows, pools
+from zeroloss.kernels.pooling import align, through_pool
 from zeroloss.kernels.refusals import refusal
 from zeroloss.kernels.state import State
 from zeroloss.kernels.structure import NORMS, children_of, refuse_own_forward
@@ -39,25 +41,34 @@ def walk(
     parts: Mapping[nn.Module, int],
     draws: Draws | None = None,
     initial: Mapping[nn.Module, tuple[float, float]] | None = None,
+    canvas: Canvas | None = None,
 ) -> State:
     """Carry the inputs' moments through the module.
 
     Args:
         module: a sequence of the layers listed in :func:`advance`.
-        x1: n1×d rows or n1×c×h×w images, float64.
+        x1: n1×d rows, n1×c×h×w images or n1×c×w sequences, float64.
         x2: n2 of the same, or None for the first set with itself.
         parts: which slice of the tangent kernel each trained layer adds to.
         draws: where particles come from, for a module that needs them (which takes one set of inputs, x2 None).
         initial: variances of weights and bias, for the layers that do not have those they draw by themselves.
+        canvas: for a module that pools, what :func:`pooled_moments` gave for both sets, or None to compute it here.
 
     Returns:
         The state of the module's output coordinate, over all pixels where the output is an image.
     """
+    if x1.ndim == 3:  # sequences are images of height 1
+        x1, x2 = x1.unsqueeze(2), None if x2 is None else x2.unsqueeze(2)
+    if canvas is None and pools(module):
+        moments = None if x2 is None else (pooled_moments(module, x1, initial), pooled_moments(module, x2, initial))
+        canvas = Canvas(x1.shape[2:], *(moments or ({},)))
+    if canvas is not None:
+        x1, x2 = pixel_rows(x1), None if x2 is None else pixel_rows(x2)
     means = (
         x1.mean(dim=1),
         (x1 if x2 is None else x2).mean(dim=1),
     )  # a coordinate of the inputs is one of theirs, drawn at random
-    return carry(module, input_pairs(x1, x2), means, x1.shape[1], parts, draws, initial)
+    return carry(module, input_pairs(x1, x2), means, x1.shape[1], parts, draws, initial, canvas)
 
 
 def carry(
@@ -68,6 +79,7 @@ def carry(
     parts: Mapping[nn.Module, int],
     draws: Draws | None = None,
     initial: Mapping[nn.Module, tuple[float, float]] | None = None,
+    canvas: Canvas | None = None,
 ) -> State:
     """:func:`walk` from the inputs' moments on.
 
@@ -79,6 +91,7 @@ def carry(
         parts: as there.
         draws: as there.
         initial: as there.
+        canvas: as there.
 
     Returns:
         The state of the module's output coordinate.
@@ -87,16 +100,35 @@ def carry(
     pixels, sets = pairs.left.shape[1:], pairs.versine.shape[:2]
     tangent = pairs.versine.new_zeros(count, *pixels, *sets).movedim((-2, -1), (1, 2))
     gains = pairs.versine.new_zeros(count)
-    start = State(pairs, *means, tangent, gains, width=width, gaussian=False, draws=draws, initial=initial or {})
+    start = State(pairs, *means, tangent, gains, width=width, gaussian=False, draws=draws, initial=initial or {}, canvas=canvas)
     return _join(advance(module, start, parts, name="module"))
+
+
+def pooled_moments(
+    module: nn.Module, x: Float[Tensor, "n c *size"], initial: Mapping[nn.Module, tuple[float, float]] | None = None
+) -> dict[str, Tensor]:
+    """The second moments after every pooling layer, which come from pairs of pixels within each image.
+
+    Args:
+        module: one that pools.
+        x: n×c×h×w images or n×c×w sequences, float64.
+        initial: as for :func:`walk`.
+
+    Returns:
+        Layer name to n×(pixels after it).
+    """
+    each = [Canvas(x.shape[2:] if x.ndim == 4 else torch.Size((1, *x.shape[2:])), {}) for _ in x]
+    for index, canvas in enumerate(each):
+        walk(module, x[index : index + 1], None, {}, initial=initial, canvas=canvas)
+    return {name: torch.cat([canvas.left[name] for canvas in each]) for name in each[0].left}
 
 
 def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
     """One layer's rule.
 
     Args:
-        module: Linear, Conv2d, a known activation, a normalising layer, Scale, Residual, Sequential, Identity, Flatten, or Dropout in
-            eval mode.
+        module: Linear, Conv1d, Conv2d, a known activation, average pooling, a normalising layer, Scale, Residual, Sequential, Identity,
+            Flatten, or Dropout in eval mode.
         state: the state before it.
         parts: as in :func:`walk`.
         name: the layer's dotted name, for errors.
@@ -116,8 +148,10 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
         return state
     if isinstance(module, nn.Linear):
         return through_linear(module, state, parts, name)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
         return through_convolution(module, state, parts, name)
+    if isinstance(module, AVERAGES):
+        return through_pool(module, state, name)
     if isinstance(module, Scale):
         factor = module.factor
         return replace(
@@ -155,6 +189,8 @@ def _join(state: State) -> State:
     state = state.settled()
     if not state.pixels:
         return state
+    if state.canvas is not None:
+        state = align(state, state.canvas.size)
     count = state.pixels.numel()
 
     def mean(values: Tensor) -> Tensor:

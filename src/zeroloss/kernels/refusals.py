@@ -14,12 +14,12 @@ _REASONS: tuple[tuple[_Kinds, str, str], ...] = (
         (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.LPPool2d,
          nn.FractionalMaxPool2d),
         "takes the largest of several pixels, whose joint law has no closed form",
-        "use strided convolutions",
+        "use average pooling or strided convolutions",
     ),
     (
-        (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-        "pools pixels, and its limit needs pairs of different pixels, which are not kept",
-        "use strided convolutions and Flatten",
+        (nn.AvgPool3d, nn.AdaptiveAvgPool3d),
+        "pools volumes, and only images and sequences are kept",
+        "use AvgPool2d",
     ),
     (
         (dropout._DropoutNd,),
@@ -92,7 +92,7 @@ def refusal(module: nn.Module, name: str) -> ArgumentError:
 
     Example:
         >>> print(refusal(nn.MaxPool2d(2), "3"))
-        module takes the largest of several pixels, whose joint law has no closed form (MaxPool2d at '3'); use strided convolutions, or
+        module takes the largest of several pixels, whose joint law has no closed form (MaxPool2d at '3'); use average pooling or strided convolutions, or
         ask for gram(module, x)
         >>> print(refusal(nn.PReLU(), "1"))
         module trains its own slope (PReLU at '1'); use nn.LeakyReLU, or ask for gram(module, x)

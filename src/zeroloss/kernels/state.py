@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zeroloss.kernels.pairs import Pairs
 from zeroloss.kernels.particles import Draws, Law
+from zeroloss.kernels.pixels import Canvas
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class State:
         law: how to sample the coordinate, None before the first weights.
         draws: where samples come from, None where the module needs none.
         initial: variances of weights and bias, for the layers that do not have those they draw by themselves.
+        canvas: where pixels are kept as rows, in all pairs (:mod:`zeroloss.kernels.pixels`), which pixel each row is; None otherwise.
     """
 
     pairs: Pairs
@@ -43,6 +45,7 @@ class State:
     law: Law | None = None
     draws: Draws | None = None
     initial: Mapping[nn.Module, tuple[float, float]] = field(default_factory=dict)
+    canvas: Canvas | None = None
 
     def settled(self) -> State:
         """The state with the gains' share averaged over coordinates, as a sum over many of them sees it."""
@@ -55,7 +58,7 @@ class State:
     @property
     def pixels(self) -> torch.Size:
         """Height and width of an image, empty for rows."""
-        return self.pairs.left.shape[1:]
+        return self.pairs.left.shape[1:] if self.canvas is None else self.canvas.size
 
     @property
     def size(self) -> str:

@@ -7,12 +7,13 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from zeroloss.errors import ArgumentError
+from zeroloss.kernels.pixels import AVERAGES
 
-WEIGHTED = (nn.Linear, nn.Conv2d)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d, nn.BatchNorm2d)
-Weighted = nn.Linear | nn.Conv2d
+Weighted = nn.Linear | nn.Conv1d | nn.Conv2d
 Norm = nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.BatchNorm2d
-_KNOWN = (nn.Sequential, *WEIGHTED, *NORMS)
+_KNOWN = (nn.Sequential, *WEIGHTED, *NORMS, *AVERAGES)
 
 
 def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -17,7 +17,9 @@ from zeroloss.errors import ArgumentError
 from zeroloss.kernels.initial import bias_variance, weight_variance
 from zeroloss.kernels.particles import gaussian_particles
 from zeroloss.kernels.patches import patches_of
+from zeroloss.kernels.pixels import patch_sums_of_pairs
 from zeroloss.kernels.state import State
+from zeroloss.kernels.structure import Weighted
 
 
 def through_linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
@@ -46,7 +48,7 @@ def through_linear(layer: nn.Linear, state: State, parts: Mapping[nn.Module, int
     return _weights(layer, layer.out_features, state, parts)
 
 
-def through_convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
+def through_convolution(layer: nn.Conv1d | nn.Conv2d, state: State, parts: Mapping[nn.Module, int], name: str) -> State:
     """The state after a convolution of images.
 
     Args:
@@ -76,13 +78,17 @@ def through_convolution(layer: nn.Conv2d, state: State, parts: Mapping[nn.Module
     if min(patches.out_size((height, width))) < 1:
         raise ArgumentError("module", f"leaves nothing of images of {state.size} at {name!r}", "pass larger images, or pad them")
     state = state.settled()
-    pairs = patches.pairs(state.pairs)
+    if state.canvas is None:
+        pairs, tangent, canvas = patches.pairs(state.pairs), patches.sums(state.tangent), None
+    else:
+        pairs, tangent = patch_sums_of_pairs(patches, state.pairs, state.tangent, state.pixels)
+        canvas = replace(state.canvas, size=torch.Size(patches.out_size((height, width))))
     means = (torch.zeros_like(pairs.left), torch.zeros_like(pairs.right))  # of sums with fresh weights
-    carried = replace(state, pairs=pairs, mean_left=means[0], mean_right=means[1], tangent=patches.sums(state.tangent))
+    carried = replace(state, pairs=pairs, mean_left=means[0], mean_right=means[1], tangent=tangent, canvas=canvas)
     return _weights(layer, layer.out_channels, carried, parts)
 
 
-def _weights(layer: nn.Linear | nn.Conv2d, width: int, state: State, parts: Mapping[nn.Module, int]) -> State:
+def _weights(layer: Weighted, width: int, state: State, parts: Mapping[nn.Module, int]) -> State:
     """Independent weights, one for each of the state's coordinates (for a convolution: of its patch sums'), and a bias."""
     state = state.settled()
     variance, shift = state.initial.get(layer) or (weight_variance(layer), bias_variance(layer))
