@@ -7,7 +7,7 @@ $a=1$: 1.4e-7 for float32, 2e-17 for float64. They vectorise, and nothing in the
 
 from __future__ import annotations
 
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 from numba.core import types
@@ -82,12 +82,12 @@ B0, B1, B2, B3, B4, B5, B6, B7, B8, B9, B10, B11, B12, B13, B14, B15, B16, B17 =
 )
 
 
-def turn(a):  # type: ignore[no-untyped-def]
+def turn(a: Any) -> Any:
     r"""$\theta/(\pi r)$; compiled only."""
     raise NotImplementedError
 
 
-def excess(a):  # type: ignore[no-untyped-def]
+def excess(a: Any) -> Any:
     r"""$(\sin\theta-\theta\cos\theta)/(\pi r^3)$; compiled only."""
     raise NotImplementedError
 

@@ -20,7 +20,7 @@ HALF, TWO = np.float32(0.5), np.float32(2)
 
 
 @compiled
-def spread(out, values, image, start, count, lanes):
+def spread(out, values, image, start, count, lanes):  # type: ignore[no-untyped-def]
     """A row of one image, every number once for each lane."""
     for j in range(count):
         value = values[image, start + j]
@@ -29,7 +29,7 @@ def spread(out, values, image, start, count, lanes):
 
 
 @compiled
-def distances(out, at, x, y, start, n):
+def distances(out, at, x, y, start, n):  # type: ignore[no-untyped-def]
     """Half the squared differences, added up."""
     for i in range(n):
         difference = x[i] - y[start + i]
@@ -37,7 +37,7 @@ def distances(out, at, x, y, start, n):
 
 
 @compiled
-def versines(s, top, middle, bottom, half, x, y, there, out, at, gap, gain, carry, add_s, add_1, tiny, n):
+def versines(s, top, middle, bottom, half, x, y, there, out, at, gap, gain, carry, add_s, add_1, tiny, n):  # type: ignore[no-untyped-def]
     """A row through ReLU: half distances and tangent kernel."""
     for i in range(n):
         h = s[top + i] + s[middle + i] + s[bottom + i]
@@ -58,7 +58,7 @@ def versines(s, top, middle, bottom, half, x, y, there, out, at, gap, gain, carr
 
 
 @compiled
-def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, circular, lanes_, tiny, sums):
+def aligned_sums(x, x_roots, y, y_roots, upto, table, kernels, size, circular, lanes_, tiny, sums):  # type: ignore[no-untyped-def]
     r"""Sums over the pixels of the last layer's half distances and tangent kernel, for every image of x with all lanes of y.
 
     Args:

@@ -21,21 +21,21 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @compiled
-def clear(out, at, n):
+def clear(out, at, n):  # type: ignore[no-untyped-def]
     """Set n numbers to zero."""
     for i in range(n):
         out[at + i] = ZERO
 
 
 @compiled
-def add(out, at, values, start, n):
+def add(out, at, values, start, n):  # type: ignore[no-untyped-def]
     """Add n numbers to others."""
     for i in range(n):
         out[at + i] += values[start + i]
 
 
 @compiled
-def across(out, at, values, start, n, lanes, taps):
+def across(out, at, values, start, n, lanes, taps):  # type: ignore[no-untyped-def]
     """Sums over so many neighbours in a row, the first of which is at ``start``."""
     if taps == U(3):
         for i in range(n):
@@ -48,21 +48,21 @@ def across(out, at, values, start, n, lanes, taps):
 
 
 @compiled
-def copy(out, at, values, start, n):
+def copy(out, at, values, start, n):  # type: ignore[no-untyped-def]
     """Copy n numbers."""
     for i in range(n):
         out[at + i] = values[start + i]
 
 
 @compiled
-def wrap(values, at, pad, n):
+def wrap(values, at, pad, n):  # type: ignore[no-untyped-def]
     """Beside a row that starts at ``at`` with its left border repeat its other end."""
     copy(values, at, values, at + n, pad)
     copy(values, at + pad + n, values, at + pad, pad)
 
 
 @inlined
-def enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, lanes, taps, circular):
+def enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, lanes, taps, circular):  # type: ignore[no-untyped-def]
     """Row r's sums over neighbours, of moments and tangent kernel, into a slot of the ring; r may lie above or below the image.
 
     Rows are overwritten as soon as nothing above needs them, so for a circular border the first ones' sums are kept for the last.
@@ -86,7 +86,7 @@ def enter(s, slot, row, saved, values, r, height, reach, stride, gap, pad, n, la
 
 
 @inlined
-def ring_rows(s, older, old, slot, high, extra, row, n):
+def ring_rows(s, older, old, slot, high, extra, row, n):  # type: ignore[no-untyped-def]
     """Where the sums of a patch's rows stand: the last three slots, and for other heights than 3 one sum and zeros."""
     if high == 3:
         return older, old, slot
@@ -100,7 +100,7 @@ def ring_rows(s, older, old, slot, high, extra, row, n):
 
 
 @compiled
-def pack(out, values, images, first, count, lanes):
+def pack(out, values, images, first, count, lanes):  # type: ignore[no-untyped-def]
     """Lanes last: the numbers of one image after the other become a number of each image, side by side."""
     for lane in range(lanes):
         image = images[min(first + lane, count - 1)]
@@ -109,7 +109,7 @@ def pack(out, values, images, first, count, lanes):
 
 
 @compiled
-def products(out, at, x, left, y, right, n, channels, plane):
+def products(out, at, x, left, y, right, n, channels, plane):  # type: ignore[no-untyped-def]
     """Inner products over the channels."""
     for i in range(n):
         out[at + i] = x[left + i] * y[right + i]
@@ -119,7 +119,7 @@ def products(out, at, x, left, y, right, n, channels, plane):
 
 
 @compiled
-def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, tiny, n):
+def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, tiny, n):  # type: ignore[no-untyped-def]
     r"""A row through ReLU: $\kappa_1$ and $\kappa_0$ of $\rho = (P+\text{shift})/(s_xs_y)$, for moments and tangent kernel."""
     for i in range(n):
         k = s[top + i] + s[middle + i] + s[bottom + i] + shift
@@ -136,7 +136,7 @@ def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, 
 
 
 @compiled
-def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, tiny, n):
+def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, tiny, n):  # type: ignore[no-untyped-def]
     """The same for the last layer, of which only sums are kept."""
     for i in range(n):
         k = s[top + i] + s[middle + i] + s[bottom + i] + shift
@@ -153,7 +153,7 @@ def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, sh
 
 
 @compiled
-def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, circular, lanes_, one, tiny, sums):
+def pooled_sums(x, x_roots, y, y_roots, rows, columns, table, kernels, size, circular, lanes_, one, tiny, sums):  # type: ignore[no-untyped-def]
     r"""Sums over all pairs of pixels of the last layer's moments and tangent kernel, for a list of pairs of images.
 
     Args:

@@ -92,8 +92,8 @@ def refusal(module: nn.Module, name: str) -> ArgumentError:
 
     Example:
         >>> print(refusal(nn.MaxPool2d(2), "3"))
-        module takes the largest of several pixels, whose joint law has no closed form (MaxPool2d at '3'); use average pooling or strided convolutions, or
-        ask for gram(module, x)
+        module takes the largest of several pixels, whose joint law has no closed form (MaxPool2d at '3'); use average
+        pooling or strided convolutions, or ask for gram(module, x)
         >>> print(refusal(nn.PReLU(), "1"))
         module trains its own slope (PReLU at '1'); use nn.LeakyReLU, or ask for gram(module, x)
     """
