@@ -115,7 +115,9 @@ class LimitKernel:
         r"""The kernel between two sets of inputs.
 
         Args:
-            x1: n1×d rows or n1×c×h×w images; computed in float64 and returned in this dtype.
+            x1: n1×d rows or n1×c×h×w images; computed in float64 and returned in this dtype. Where the module is a stack of ReLU
+                convolutions, float32 images are summed in float32: to 1e-6 relative, with global average pooling to 2e-5 where images
+                are nearly of one colour.
             x2: n2 of the same, or None for $K(x_1,x_1)$, whose diagonal is exact.
             out: an n1×n2 tensor to write into.
 
