@@ -28,11 +28,7 @@ def main() -> None:
                 descend(net, data, step=1e-6, max_steps=steps, until=0.0, probes=probes)
 
             one_pass, few, many, probed = by_turns(
-                bare,
-                lambda run=run: run(FEW),
-                lambda run=run: run(MANY),
-                lambda run=run: run(MANY, powers_of_four(MANY)),
-                rounds=3,
+                bare, lambda run=run: run(FEW), lambda run=run: run(MANY), lambda run=run: run(MANY, powers_of_four(MANY)), rounds=3
             )
             one, step = one_pass / (MANY - FEW), (many - few) / (MANY - FEW)
             print(
