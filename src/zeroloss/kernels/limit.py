@@ -152,7 +152,7 @@ class LimitKernel:
 
         Args:
             x1: n1×d rows or n1×c×h×w images, in whose dtype the kernel is returned; rows that go through a curve (module docstring) are
-                computed in it, everything else in float64. A homogeneous network's kernel of rows has derivatives in them.
+                computed in it, and so are float32 images of a stack of ReLU convolutions; everything else is in float64. A homogeneous network's kernel of rows has derivatives in them.
             x2: n2 of the same, or None for $K(x_1,x_1)$, whose diagonal is exact.
             out: an n1×n2 tensor to write into.
 
