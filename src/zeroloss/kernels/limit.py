@@ -24,7 +24,7 @@ from zeroloss.kernels.gradient import differentiable
 from zeroloss.kernels.homogeneity import is_homogeneous
 from zeroloss.kernels.initial import Initial, resolve
 from zeroloss.kernels.inputs import check_inputs, check_pair
-from zeroloss.kernels.memory import remembered
+from zeroloss.kernels.memory import describe, remembered
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.state import State
 from zeroloss.kernels.store import write_blocks
@@ -313,9 +313,7 @@ class LimitKernel:
             raise ArgumentError("module", "has a limit that is sampled over all rows at once", "call the kernel itself")
         first, second = (None if x is None else x.detach() for x in check_pair(x1, x2, self._module))
         assert first is not None
-        trained = [name for name, p in self._module.named_parameters() if p.requires_grad]
-        variances = sorted((name, self._initial.get(layer)) for name, layer in layers_of(self._module))
-        identity = f"{self.kind} {self._module!r} {trained} {variances}"
+        identity = repr((self.kind, describe(self._module, self._initial, by_values=True)))
         return write_blocks(self, identity, Path(path), first, second, progress)
 
     def _rows(self, first: Tensor, second: Tensor | None, few: int = FEW) -> RowKernel | None:

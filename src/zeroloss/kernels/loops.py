@@ -162,6 +162,8 @@ def survey_rows(x, norms, mean):  # type: ignore[no-untyped-def]
                     part = np.float64(row[k]) / largest
                     square += part * part
                 norm = np.sqrt(square) * largest
+        if norm < 2.2250738585072014e-308:  # one over it would overflow
+            norm = 0.0
         norms[i] = norm
         if norm > 0.0:
             inverse = 1.0 / norm
