@@ -135,7 +135,7 @@ def fit_curve(function: Function, dtype: torch.dtype) -> Curve | None:
             return None
         sides.append((side, _gap(side, relative, dtype)))
     (same, gap), (opposite, other) = sides
-    if max(gap, other) > WORST[dtype]:
+    if not (gap <= WORST[dtype] and other <= WORST[dtype]):  # NaN is no curve either
         return None
     rounding = float(torch.finfo(dtype).eps)
     return Curve(diagonal, same, opposite, 2 * max(gap, other) + 4 * rounding, max(map(_steepness, (same, opposite))))

@@ -78,7 +78,7 @@ class RowKernel:
                 if self._mirrored(rows, columns):
                     out[columns, rows] = copy.mT.to(out.dtype)
 
-        side_by_side(tasks, work)
+        side_by_side(tasks, work, len(room))
 
     def times(self, vectors: Float[Tensor, "n2 r"]) -> Float[Tensor, "n1 r"]:
         """The kernel times a block of vectors, a tile of it at a time.
@@ -109,7 +109,7 @@ class RowKernel:
                 totals[thread, columns].addmm_(tile.mT, vectors[rows])
 
         if self._compiled:
-            side_by_side(tasks, work)
+            side_by_side(tasks, work, threads)
         else:
             for task in tasks:
                 work(0, task)

@@ -151,8 +151,10 @@ class LimitKernel:
         r"""The kernel between two sets of inputs.
 
         Args:
-            x1: n1×d rows or n1×c×h×w images, in whose dtype the kernel is returned; rows that go through a curve (module docstring) are
-                computed in it, and so are float32 images of a stack of ReLU convolutions; everything else is in float64. A homogeneous network's kernel of rows has derivatives in them.
+            x1: n1×d rows, n1×c×h×w images or n1×c×w sequences, in whose dtype the kernel is returned. Rows that go through a curve
+                (module docstring) are computed in it, and so are images of a stack of ReLU convolutions: in float32 to 1e-6
+                relative, with global average pooling to 2e-5 where images are nearly of one colour. Everything else is computed in
+                float64. A homogeneous network's kernel of rows has derivatives in them.
             x2: n2 of the same, or None for $K(x_1,x_1)$, whose diagonal is exact.
             out: an n1×n2 tensor to write into.
 
@@ -318,10 +320,7 @@ class LimitKernel:
             raise ArgumentError("module", "has a limit that is sampled over all rows at once", "call the kernel itself")
         first, second = (None if x is None else x.detach() for x in check_pair(x1, x2, self.module))
         assert first is not None
-        shape = describe(self.module, self._initial)
-        identity = (
-            f"{self.kind} {self.module!r} {sorted(map(str, self._initial.values()))}" if shape is None else f"{self.kind} {shape}"
-        )
+        identity = repr((self.kind, describe(self.module, self._initial, by_values=True)))
         return write_blocks(self, identity, Path(path), first, second, progress)
 
     def _rows(self, first: Tensor, second: Tensor | None, few: int = FEW) -> RowKernel | None:

@@ -156,7 +156,9 @@ def survey_rows(x, norms, mean):  # type: ignore[no-untyped-def]
             largest = 0.0
             for k in range(len(row)):
                 largest = max(largest, abs(np.float64(row[k])))
-            if 0.0 < largest < np.inf:
+            if largest < 2.2250738585072014e-308:  # one over it would overflow
+                norm = 0.0
+            elif largest < np.inf:
                 square = 0.0
                 for k in range(len(row)):
                     part = np.float64(row[k]) / largest

@@ -66,7 +66,7 @@ def remembered(
     path = folder / f"{hashlib.sha256(repr((numbers, key, shape)).encode()).hexdigest()}.json"
     try:
         return _read(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         pass
     curve = make()
     _write(path, None if curve is None else asdict(curve))
@@ -84,8 +84,13 @@ def cache_folder() -> Path | None:
         return None
 
 
-def describe(module: nn.Module, initial: Mapping[nn.Module, tuple[float, float]]) -> object | None:
+def describe(module: nn.Module, initial: Mapping[nn.Module, tuple[float, float]], by_values: bool = False) -> object | None:
     """Everything about a module that its limit depends on, as plain values; None where something in it has no lasting name.
+
+    Args:
+        module: the module.
+        initial: variances of weights and bias that were given.
+        by_values: take a function of the user's own for what it gives on a grid, rather than return None.
 
     Example:
         >>> describe(nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU()), {})[1][0][1][:2]
@@ -99,15 +104,17 @@ def describe(module: nn.Module, initial: Mapping[nn.Module, tuple[float, float]]
         source = sigma.source
         made = source.func if isinstance(source, partial) else source
         owner = str(getattr(made, "__module__", ""))
-        if not isinstance(made, type) or owner.split(".")[0] not in ("torch", "zeroloss"):
-            return None
-        given = (source.args, sorted(source.keywords.items())) if isinstance(source, partial) else ()
-        return ("activation", made.__qualname__, given, sigma.kinks)
+        given = (source.args, sorted(source.keywords.items())) if isinstance(source, partial) else ((), [])
+        lasting = isinstance(made, type) and owner.split(".")[0] in ("torch", "zeroloss")
+        if lasting and all(isinstance(value, int | float | str) for value in (*given[0], *dict(given[1]).values())):
+            return ("activation", made.__qualname__, given, sigma.kinks)
+        return ("function", sigma.kinks, sigma.function(torch.linspace(-4, 4, 97)).tolist()) if by_values else None
     trained = tuple((name, p.requires_grad) for name, p in module.named_parameters(recurse=False))
     if isinstance(module, WEIGHTED):
         variances = initial.get(module, (weight_variance(module), bias_variance(module)))
-        return (kind, (*module.weight.shape[1::-1], variances, trained))
-    children = [describe(child, initial) for child in module._modules.values() if child is not None]
+        patch = (module.kernel_size, module.stride, module.padding, module.padding_mode) if isinstance(module, nn.Conv2d) else ()
+        return (kind, (*module.weight.shape[1::-1], variances, trained, *patch))
+    children = [describe(child, initial, by_values) for child in module._modules.values() if child is not None]
     if any(child is None for child in children):
         return None
     plain = {
@@ -126,10 +133,11 @@ def _read(found: Any) -> Curve | None:
     for name in ("same", "opposite"):
         side = curve[name]
         curve[name] = Side(bool(side["root"]), float(side["pull"]), tuple(map(float, side["coefficients"])))
-        if not 0 < len(curve[name].coefficients) <= LARGEST_DEGREE + 1 or not all(map(math.isfinite, curve[name].coefficients)):
+        plain = all(map(math.isfinite, curve[name].coefficients)) and 0 <= curve[name].pull < math.inf
+        if not plain or not 0 < len(curve[name].coefficients) <= LARGEST_DEGREE + 1:
             raise ValueError("coefficients out of range")
     numbers = {name: float(curve[name]) for name in ("diagonal", "error", "steepness")}
-    if not all(map(math.isfinite, numbers.values())):
+    if not all(0 <= number < math.inf for number in numbers.values()):
         raise ValueError("numbers out of range")
     return Curve(same=curve["same"], opposite=curve["opposite"], **numbers)
 

@@ -44,7 +44,7 @@ def survey(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, 
         x: n×d, float32 or float64, contiguous.
 
     Returns:
-        Norms, n, free of overflow, and the mean, d; float64.
+        Norms, n, free of overflow (below 2.2e-308, where one over them would overflow, they count as 0), and the mean, d; float64.
 
     Example:
         >>> norms, mean = survey(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
@@ -63,6 +63,7 @@ def survey(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, 
         largest = some.abs().amax(dim=1)
         safe = torch.where(largest > 0, largest, torch.ones_like(largest))
         norms[place] = torch.linalg.vector_norm(some / safe[:, None], dim=1) * largest
+        norms[place] *= norms[place] >= torch.finfo(torch.float64).tiny
         mean += _inverse(norms[place]) @ some
     return norms, mean / max(1, len(x))
 

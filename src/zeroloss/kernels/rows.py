@@ -53,10 +53,12 @@ class Compiled:
     Args:
         powers: 2×K, highest first, both sides padded to one multiple of 4.
         constants: of :func:`zeroloss.kernels.loops.side_constants`.
+        diagonal: the curve's, which the polynomial meets to rounding only.
     """
 
     powers: NDArray[np.floating]
     constants: NDArray[np.floating]
+    diagonal: float
 
 
 def compiled(curve: Curve, dtype: torch.dtype) -> Compiled:
@@ -81,7 +83,7 @@ def compiled(curve: Curve, dtype: torch.dtype) -> Compiled:
     for row, side in zip(powers, sides, strict=True):
         row[length - len(side.coefficients) :] = side.coefficients[::-1]
     constants = side_constants(NEAR, (sides[0].pull, sides[1].pull), (sides[0].root, sides[1].root), kind)
-    return Compiled((powers * curve.diagonal).astype(kind), constants)
+    return Compiled((powers * curve.diagonal).astype(kind), constants, curve.diagonal)
 
 
 def fill(
@@ -117,6 +119,8 @@ def fill(
         out.numpy(),
         out.numpy()[:0, :0] if turned is None else turned.numpy(),
     )
+    if same:
+        out.diagonal().copy_(left.scale.square() * form.diagonal)
 
 
 def tile_by_torch(curve: Curve, left: Prepared, right: Prepared, same: bool) -> Float[Tensor, "p q"]:
@@ -143,7 +147,8 @@ def tile_by_torch(curve: Curve, left: Prepared, right: Prepared, same: bool) -> 
             other = right.rows[b].to(torch.float64) * right.inverse[b, None]
             m = (0.5 * (unit + sign * other).square().sum(dim=1)).to(signed.dtype)
             signed = signed.index_put((a, b), -m.clamp(min=torch.finfo(m.dtype).tiny) if sign > 0 else m)
-    if same:
-        signed = torch.where(torch.eye(len(signed), dtype=torch.bool, device=signed.device), torch.zeros_like(signed), signed)
     values: Tensor = curve.at(signed) * (left.scale[:, None] * right.scale)
+    if same:
+        own = torch.eye(len(signed), dtype=torch.bool, device=signed.device)
+        values = torch.where(own, left.scale.square() * curve.diagonal, values)
     return values

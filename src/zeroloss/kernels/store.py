@@ -67,9 +67,10 @@ def write_blocks(
     key = _fingerprint(identity, x1, x2)
     done = _done(path, mark, key, shape, kind)
     if done is None:
-        _create(path, shape, kind)
         done = 0
-        _note(mark, key, done, shape)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _note(mark, key, done, shape)  # first: a file without a mark would be somebody else's
+        _create(path, shape, kind)
     if done < shape[0]:
         values = open_memmap(path, mode="r+")
         step = max(1, BLOCK // (shape[1] * kind.itemsize))
@@ -111,14 +112,14 @@ def _done(path: Path, mark: Path, key: str, shape: tuple[int, int], kind: np.dty
         found = json.loads(mark.read_text(encoding="utf-8"))
         done = int(found["rows"])
         same = found["key"] == key and 0 <= done <= shape[0]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise FileError(mark, "is damaged", f"delete it and {path.name}") from error
+    if not path.exists():
+        return None
     if not same:
         raise FileError(path, "holds another kernel, or one of other inputs", "name another file, or delete it")
     try:
         values = open_memmap(path, mode="r")
-    except FileNotFoundError:
-        return None
     except (ValueError, OSError) as error:
         raise FileError(path, "is cut or damaged", f"delete it and {mark.name}") from error
     if values.shape != shape or values.dtype != kind:
@@ -128,7 +129,6 @@ def _done(path: Path, mark: Path, key: str, shape: tuple[int, int], kind: np.dty
 
 def _create(path: Path, shape: tuple[int, int], kind: np.dtype) -> None:
     """The file at its full size: a memory map of a disk that fills up later could only be killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
         open_memmap(part, mode="w+", dtype=kind, shape=shape)

@@ -18,17 +18,16 @@ _before = 1
 
 
 @contextmanager
-def _single_threaded_products() -> Iterator[int]:
-    """Torch's products with one thread each while anybody is inside; gives the number of threads that there were before."""
+def _single_threaded_products() -> Iterator[None]:
+    """Torch's products with one thread each while anybody is inside."""
     global _users, _before
     with _lock:
         if _users == 0:
             _before = torch.get_num_threads()
             torch.set_num_threads(1)
         _users += 1
-        threads = _before
     try:
-        yield threads
+        yield
     finally:
         with _lock:
             _users -= 1
@@ -36,25 +35,25 @@ def _single_threaded_products() -> Iterator[int]:
                 torch.set_num_threads(_before)
 
 
-def side_by_side(tasks: Sequence[Task], work: Callable[[int, Task], None]) -> None:
-    """Do every task, in as many threads as torch has; which thread does which depends on their number alone.
+def side_by_side(tasks: Sequence[Task], work: Callable[[int, Task], None], threads: int) -> None:
+    """Do every task, in so many threads; which thread does which depends on their number alone.
 
     A tile's matrix product is small, and a barrier of all threads after every one would cost as much as the loops between them.
 
     Args:
         tasks: what to do.
         work: called with the number of the thread, from 0, and a task.
+        threads: how many, of :func:`thread_count`; asked once, since another thread of Python's may change what torch says.
 
     Raises:
         Exception: the first that a task raised.
 
     Example:
         >>> done = []
-        >>> side_by_side(range(3), lambda thread, task: done.append(task))
+        >>> side_by_side(range(3), lambda thread, task: done.append(task), thread_count(3))
         >>> sorted(done)
         [0, 1, 2]
     """
-    threads = min(torch.get_num_threads(), len(tasks))
     if threads <= 1:
         for task in tasks:
             work(0, task)
@@ -78,10 +77,12 @@ def side_by_side(tasks: Sequence[Task], work: Callable[[int, Task], None]) -> No
 
 
 def thread_count(tasks: int) -> int:
-    """How many threads :func:`side_by_side` takes for so many tasks.
+    """How many threads :func:`side_by_side` should take for so many tasks: torch's number, or what it was before others began.
 
     Example:
         >>> thread_count(0)
         1
     """
-    return max(1, min(torch.get_num_threads(), tasks))
+    with _lock:
+        threads = _before if _users else torch.get_num_threads()
+    return max(1, min(threads, tasks))
