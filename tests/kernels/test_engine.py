@@ -39,7 +39,7 @@ def recursion(kernel: LimitKernel, x1: Tensor, x2: Tensor | None = None) -> Tens
     """The kernel in float64, every entry through every layer."""
     first, second = x1.double(), None if x2 is None else x2.double()
     out = first.new_empty(len(first), len(first if second is None else second))
-    for place, columns, tile in tiles(kernel._module, first, second, kernel._parts, kernel._read, kernel._initial):
+    for place, columns, tile in tiles(kernel.module, first, second, kernel._parts, kernel._read, kernel._initial):
         if second is None:
             out[columns, place] = tile.mT
         out[place, columns] = tile
