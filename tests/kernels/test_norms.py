@@ -118,6 +118,36 @@ def test_images_tend_to_the_limit(name):
     assert worst_z(limits, IMAGES[name], x, draws=60) < 4.5
 
 
+POOLED = {
+    "plain images": lambda: [nn.LayerNorm((96, 2, 3), elementwise_affine=False), nn.ReLU(), nn.AvgPool2d((2, 3)), nn.Flatten()],
+    "of pooled images": lambda: [
+        nn.ReLU(), nn.AvgPool2d((2, 1)), frozen(nn.LayerNorm((96, 1, 3))), nn.AvgPool2d((1, 3)), nn.Flatten(), nn.LayerNorm(96)
+    ],
+    "batch": lambda: [nn.BatchNorm2d(96, eps=0.2), nn.ReLU(), nn.AvgPool2d((2, 3)), nn.BatchNorm2d(96), nn.Flatten()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled_images_are_normalised_image_by_image(name):
+    """Where pairs of different pixels are kept, one image's pixels share their statistics still, and a channel's gain meets them all."""
+    x = (rows(4, 12, unit=False) * 3 + 0.5).reshape(4, 2, 2, 3)
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(2, 96, (1, 3), padding=(0, 1)), *POOLED[name](), nn.Linear(96, 1)).eval()
+
+    assert worst_z(layer_kernels(build(), x), build, x, draws=60) < 4.5
+
+
+def test_gains_of_single_pixels_are_refused_where_pixels_are_pooled():
+    x = rows(4, 12).reshape(4, 2, 2, 3)
+    trained = nn.Sequential(
+        nn.Conv2d(2, 4, 1), nn.LayerNorm((4, 2, 3)), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 1)
+    )
+    with pytest.raises(ValueError, match=r"for every pixel at '1' \(LayerNorm\) and pools pixels; freeze it"):
+        limit_kernel(trained)(x)
+    assert limit_kernel(trained, "nngp")(x).shape == (4, 4)
+
+
 def test_rows_are_normalised_as_torch_does():
     """Straight on the inputs nothing is random: S is that of torch's own output, near duplicates and constant rows included."""
     x = inputs()

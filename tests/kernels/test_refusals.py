@@ -80,7 +80,10 @@ class OwnNorm(nn.LayerNorm):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (nn.MaxPool2d(2), r"largest of several pixels.* \(MaxPool2d at '1'\); use strided convolutions, or ask for gram"),
+        (
+            nn.MaxPool2d(2),
+            r"largest of several pixels.* \(MaxPool2d at '1'\); use average pooling or strided convolutions, or ask for gram",
+        ),
         (nn.AdaptiveMaxPool1d(2), "largest of several pixels"),
         (nn.Dropout(0.5), r"at random, in training mode \(Dropout at '1'\); call eval\(\)"),
         (nn.AlphaDropout(0.5), "at random, in training mode"),

@@ -52,7 +52,7 @@ def through_norm(layer: Norm, state: State, parts: Mapping[nn.Module, int], name
     else:
         _check_shape(layer, state, name)
     (b1, s1), (b2, s2) = (
-        _shift_and_scale(layer, second, mean)
+        _shift_and_scale(layer, second, mean, 1 if state.canvas is None else state.canvas.size.numel())
         for second, mean in ((state.pairs.left, state.mean_left), (state.pairs.right, state.mean_right))
     )
     shared = s1[:, None] * s2
@@ -65,6 +65,8 @@ def through_norm(layer: Norm, state: State, parts: Mapping[nn.Module, int], name
         law=then(state.law, lambda particles: particles.over(b1, s1)),
     )
     part = parts.get(layer)
+    if part is not None and state.canvas is not None:
+        _refuse_parameters_of_pixels(layer, state, name)
     return after if part is None else _learned(layer, after, part)
 
 
@@ -75,6 +77,17 @@ def _check_shape(layer: nn.LayerNorm | nn.RMSNorm, state: State, name: str) -> N
             "module",
             f"normalises over {shape} at {name!r} ({type(layer).__name__}), where an input has become {state.size}",
             f"normalise over all of it, with normalized_shape={wanted if state.pixels else state.width}, or ask for gram(module, x)",
+        )
+
+
+def _refuse_parameters_of_pixels(layer: Norm, state: State, name: str) -> None:
+    """A gain for every pixel adds to pairs of one pixel alone, which a state of all pairs does not tell apart."""
+    trained = any(parameter.requires_grad for parameter in layer.parameters())
+    if trained and state.pixels.numel() > 1 and not isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        raise ArgumentError(
+            "module",
+            f"trains a gain or a shift for every pixel at {name!r} ({type(layer).__name__}) and pools pixels",
+            "freeze it, pass elementwise_affine=False, or ask for gram(module, x)",
         )
 
 
@@ -99,11 +112,13 @@ def _check_batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, state: State, name
 
 
 def _shift_and_scale(
-    layer: Norm, second: Float[Tensor, " n *pixels"], mean: Float[Tensor, " n *pixels"]
+    layer: Norm, second: Float[Tensor, " n *pixels"], mean: Float[Tensor, " n *pixels"], rows: int
 ) -> tuple[Tensor, Tensor]:
-    r"""$b$ and $s$ of every input; of images, one for all pixels."""
+    r"""$b$ and $s$ of every input; of images, one for all pixels, be they dimensions or so many rows one after another."""
     pixels = tuple(range(1, second.ndim))
     whole, shift = (values.mean(dim=pixels, keepdim=True) if pixels else values for values in (second, mean))
+    if rows > 1:
+        whole, shift = (values.reshape(-1, rows).mean(dim=1).repeat_interleave(rows) for values in (whole, shift))
     if isinstance(layer, nn.LayerNorm):
         variance = whole - shift**2
         variance = torch.where(variance > ROUNDING * whole, variance, torch.zeros_like(variance))
