@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse.linalg import aslinearoperator
 
-from zeroloss import extremes
+from zeroloss import extremes, fully_connected, limit_kernel
 from zeroloss.spectrum import largest_eigenvalue, spectral_norm
 from zeroloss.spectrum.extremes import smallest_bound
 
@@ -46,6 +46,51 @@ def test_a_bound_from_a_wrong_guess_is_still_true():
     """The bound trusts no eigenvalue: told one that is far too large, it must not follow."""
     matrix = with_spectrum(np.array([1e-3, 1.0, 2.0]), 1)
     assert smallest_bound(matrix, near=0.5) <= 1e-3
+
+
+@given(n=st.integers(1, 12), power=st.integers(-14, -1), seed=st.integers(0, 10_000))
+def test_entries_that_err_lower_the_bound(n, power, seed):
+    """Never above the smallest eigenvalue of the matrix that is meant, with every entry off by as much as it may."""
+    rng, error = np.random.default_rng(seed), 10.0**power
+    meant = with_spectrum(rng.uniform(0.5, 2, n), seed)
+    signs = np.triu(rng.choice([-1.0, 1.0], (n, n)))
+    given_matrix = meant + error * (1 - 1e-6) * (signs + np.triu(signs, 1).T) - 2.0**-52
+    bound = extremes(given_matrix, entry_error=error + 2.0**-51).smallest_bound
+    with mpmath.workdps(60):
+        exact = min(mpmath.eigsy(mpmath.matrix(meant.tolist()), eigvals_only=True))
+        assert mpmath.mpf(bound) <= exact
+
+
+@pytest.mark.parametrize("n", [1, 5, 100])
+def test_the_lowered_bound_is_n_errors_lower_and_no_more(n):
+    """All entries too large by the error is the worst there is: n times it, in the direction of ones. The eigenvalues stay."""
+    matrix, error = with_spectrum(np.linspace(1, 2, n), 0), 1e-4
+    plain, lowered = extremes(matrix), extremes(matrix, entry_error=error)
+    assert plain.smallest_bound - lowered.smallest_bound == pytest.approx(n * error, rel=1e-9)
+    assert (lowered.smallest, lowered.largest) == (plain.smallest, plain.largest)
+    assert extremes(matrix, entry_error=0.0) == plain
+    worst = np.eye(n) - error  # meant: the identity less twice the error, whose smallest eigenvalue is along ones
+    assert extremes(worst, entry_error=error).smallest_bound == pytest.approx(1 - 2 * n * error, abs=1e-12 * n)
+
+
+def test_an_error_below_rounding_still_lowers_the_bound():
+    assert extremes(np.eye(3), entry_error=1e-30).smallest_bound < extremes(np.eye(3)).smallest_bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_kernels_own_entry_error_covers_its_smallest_eigenvalue(dtype):
+    """A float32 kernel's bound is true for the float64 one, formed otherwise, and both are close to it."""
+    x = torch.nn.functional.normalize(torch.randn(70, 40, dtype=torch.float64)).to(dtype)
+    kernel = limit_kernel(fully_connected(40, 8, 2))
+    meant = float(torch.linalg.eigvalsh(kernel(x.double()))[0])
+    ends = extremes(kernel(x), entry_error=kernel.entry_error(x))
+    assert meant * (0.9 if dtype == torch.float32 else 1 - 1e-9) <= ends.smallest_bound <= meant
+
+
+@pytest.mark.parametrize("error", [-1e-9, float("nan"), float("inf"), -float("inf")])
+def test_an_entry_error_that_is_none_is_refused(error):
+    with pytest.raises(ValueError, match=r"entry_error is .*finite number of at least 0"):
+        extremes(np.eye(2), entry_error=error)
 
 
 def test_singular_and_indefinite_matrices():

@@ -168,8 +168,10 @@ class LimitKernel:
         shape = (len(first), len(first if second is None else second))
         if out is not None and out.shape != shape:
             raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
-        rows = self._rows(first.detach(), None if second is None else second.detach())
-        if torch.is_grad_enabled() and (first.requires_grad or (second is not None and second.requires_grad)):
+        graph = torch.is_grad_enabled() and (first.requires_grad or (second is not None and second.requires_grad))
+        # derivatives are the curve's, for few pairs too
+        rows = self._rows(first.detach(), None if second is None else second.detach(), few=0 if graph else FEW)
+        if graph:
             if out is not None:
                 raise ArgumentError("out", "is given for inputs that require gradients", "leave it out")
             if rows is None or not self._homogeneous:
@@ -321,7 +323,16 @@ class LimitKernel:
         first, second = (None if x is None else x.detach() for x in check_pair(x1, x2, self.module))
         assert first is not None
         identity = repr((self.kind, describe(self.module, self._initial, by_values=True)))
-        return write_blocks(self, identity, Path(path), first, second, progress)
+
+        def block(some: Tensor, others: Tensor | None) -> Tensor:
+            # through the one curve, however few: a resumed file must not differ in its last digits
+            rows = self._rows(some, others, few=0) if self._homogeneous else None
+            if rows is None:
+                return self(some, others)
+            rows.fill(out := some.new_empty(rows.shape))
+            return out
+
+        return write_blocks(block, identity, Path(path), first, second, progress)
 
     def _rows(self, first: Tensor, second: Tensor | None, few: int = FEW) -> RowKernel | None:
         """The kernel through a curve, where there is one and there are pairs enough to be worth making it."""

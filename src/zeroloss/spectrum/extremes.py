@@ -71,7 +71,9 @@ def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator, 
     values = scipy.linalg.eigvalsh(matrix)
     low, high = float(values[0]), float(values[-1])
     bound = smallest_bound(matrix, low)
-    return Extremes(low, high, bound if entry_error == 0 else bound - len(matrix) * entry_error * (1 + 4 * UNIT))
+    if entry_error > 0:
+        bound = math.nextafter(bound - len(matrix) * entry_error * (1 + 4 * UNIT), -math.inf)
+    return Extremes(low, high, bound)
 
 
 def largest_eigenvalue(operator: LinearOperator, tolerance: float = 1e-8) -> float:
