@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from tests.cases import rows
 from zeroloss import fully_connected, limit_kernel
 from zeroloss.kernels import LimitKernel
+from zeroloss.kernels.curve import Curve, Side
 from zeroloss.kernels.engine import RowKernel, survey_sets
+from zeroloss.kernels.pairs import input_pairs
+from zeroloss.kernels.rows import angle_error
 from zeroloss.kernels.tiles import tiles
 
 ROWS = LimitKernel._rows
@@ -279,3 +282,18 @@ def test_a_first_layer_that_does_not_meet_the_rows_has_no_curve():
     )
     assert limit_kernel(nn.Sequential(nn.ReLU(), nn.Linear(7, 4)))._rows(rows(9, 7), None) is None
     assert RELU._rows(rows(9, 6), None) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_angle_errs_by_no_more_than_it_may(dtype):
+    """Of long rows, just not near enough to be formed again: the bound holds (for any order of summation, so it is far above what is seen)."""
+    x = torch.rand(60, 2000, dtype=torch.float64) ** 3 + 0.001
+    x = torch.cat([x, x + 0.12 * torch.rand(60, 2000, dtype=torch.float64)]).to(dtype)
+    line = Curve(1.0, Side(False, 0.0, (0.5, -0.5)), Side(False, 0.0, (-0.5, 0.5)), 0.0, 1.0)  # the cosine
+    out = torch.empty(120, 120, dtype=dtype)
+    survey_sets(x, None).kernel(line, homogeneous=False).fill(out)
+    unit = torch.nn.functional.normalize(x.double())
+    exact = input_pairs(unit).angle
+    seen = (2 * torch.atan2((1 - out.double()).clamp(min=0).sqrt(), (1 + out.double()).sqrt()) - exact).abs()
+    off = seen[exact > 0.3].max()
+    assert float(off) <= angle_error(dtype, 2000) < 4 * 2010 * torch.finfo(dtype).eps
