@@ -286,7 +286,7 @@ def test_a_first_layer_that_does_not_meet_the_rows_has_no_curve():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_angle_errs_by_no_more_than_it_may(dtype):
-    """Of long rows, just not near enough to be formed again: the bound holds (for any order of summation, so it is far above what is seen)."""
+    """Of long rows, just not near enough to be formed again: the bound is for any order of summation, and above what is seen."""
     x = torch.rand(60, 2000, dtype=torch.float64) ** 3 + 0.001
     x = torch.cat([x, x + 0.12 * torch.rand(60, 2000, dtype=torch.float64)]).to(dtype)
     line = Curve(1.0, Side(False, 0.0, (0.5, -0.5)), Side(False, 0.0, (-0.5, 0.5)), 0.0, 1.0)  # the cosine
@@ -296,4 +296,4 @@ def test_an_angle_errs_by_no_more_than_it_may(dtype):
     exact = input_pairs(unit).angle
     seen = (2 * torch.atan2((1 - out.double()).clamp(min=0).sqrt(), (1 + out.double()).sqrt()) - exact).abs()
     off = seen[exact > 0.3].max()
-    assert float(off) <= angle_error(dtype, 2000) < 4 * 2010 * torch.finfo(dtype).eps
+    assert float(off) <= angle_error(dtype, 2000) < 15 * 2010 * torch.finfo(dtype).eps
