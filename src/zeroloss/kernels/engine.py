@@ -36,9 +36,9 @@ class RowKernel:
 
     @property
     def error(self) -> float:
-        """A bound on every entry's error: the curve's, the angle's from rounding, and that of the scales."""
+        """A bound on every entry's error: the curve's, the angle's from rounding, and that of scales and norms."""
         dtype, d = self.left.rows.dtype, self.left.rows.shape[1]
-        relative = self.curve.error + self.curve.steepness * angle_error(dtype, d) + 4 * float(torch.finfo(dtype).eps)
+        relative = self.curve.error + self.curve.steepness * angle_error(dtype, d) + 32 * float(torch.finfo(dtype).eps)
         largest = [float(side.scale.abs().max()) if len(side.scale) else 0.0 for side in (self.left, self.right or self.left)]
         return relative * self.curve.diagonal * largest[0] * largest[1]
 
@@ -154,7 +154,10 @@ class Surveyed:
         """The norm that all rows have, up to a few roundings of their dtype; None where they differ or are zero."""
         every = torch.cat(self.norms)
         low, high = float(every.min()), float(every.max())
-        return float(every[0]) if low > 0 and high - low <= 4 * float(torch.finfo(self.x1.dtype).eps) * high else None
+        if low <= 0 or high - low > 4 * float(torch.finfo(self.x1.dtype).eps) * high:
+            return None
+        # rounded, so that sets whose norms differ in the last digits share a curve
+        return float(f"{every[0]:.{6 if self.x1.dtype == torch.float32 else 13}e}")
 
     def kernel(self, curve: Curve, homogeneous: bool) -> RowKernel:
         r"""The kernel between the two sets, not yet computed.

@@ -63,11 +63,11 @@ def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator, 
         >>> round(ends.smallest, 9), round(ends.largest, 9), 1 - 1e-12 < ends.smallest_bound <= 1
         (1.0, 3.0, True)
     """
-    if isinstance(matrix_or_operator, LinearOperator):
-        return _operator_extremes(matrix_or_operator)
-    matrix = symmetric(matrix_or_operator)
     if not (entry_error >= 0 and math.isfinite(entry_error)):
         raise ArgumentError("entry_error", f"is {entry_error}", "pass a finite number of at least 0")
+    if isinstance(matrix_or_operator, LinearOperator):  # no bound, and no use for the error
+        return _operator_extremes(matrix_or_operator)
+    matrix = symmetric(matrix_or_operator)
     values = scipy.linalg.eigvalsh(matrix)
     low, high = float(values[0]), float(values[-1])
     bound = smallest_bound(matrix, low)
