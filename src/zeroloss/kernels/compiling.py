@@ -15,7 +15,8 @@ FAST = STRICT | {"reassoc", "arcp"}  # sums may be taken in any order
 
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     # where shapes are checked at run time a function comes wrapped, which numba would compile instead of it
-    result: Callable[..., Any] = njit(nogil=True, cache=True, **options)(inspect.unwrap(function))
+    # division by zero gives infinity: the check that Python would make keeps a loop from using the processor's lanes
+    result: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy", **options)(inspect.unwrap(function))
     return result
 
 
@@ -32,7 +33,7 @@ def loop(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of numpy arrays whose sums are taken in their order; division by zero gives infinity.
+    """Compile a function of numpy arrays whose sums are taken in their order.
 
     Args:
         function: in the part of Python that numba compiles.
@@ -40,7 +41,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The compiled function.
     """
-    return _compile(function, fastmath=STRICT, error_model="numpy")
+    return _compile(function, fastmath=STRICT)
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,4 +53,4 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The compiled function.
     """
-    return _compile(function, fastmath=STRICT, error_model="numpy", inline="always")
+    return _compile(function, fastmath=STRICT, inline="always")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zeroloss.kernels.curve import Curve
 from zeroloss.kernels.preparation import Prepared, prepare, survey
-from zeroloss.kernels.rows import TILE, angle_error, compiled, fill, tile_by_torch
+from zeroloss.kernels.rows import CORNER, TILE, angle_error, compiled, fill, tile_by_torch
 from zeroloss.kernels.workers import side_by_side, thread_count
 
 
@@ -124,7 +124,7 @@ class RowKernel:
         return tile_by_torch(self.curve, self.left.at(rows), right, self._same(rows, columns))
 
     def _room(self, count: int) -> list[Tensor]:
-        return [self.left.rows.new_empty(TILE * TILE) for _ in range(count)]
+        return [self.left.rows.new_empty(TILE**2) for _ in range(count)]
 
     def _same(self, rows: slice, columns: slice) -> bool:
         return self.right is None and rows == columns
@@ -203,9 +203,21 @@ def survey_sets(x1: Float[Tensor, "n1 d"], x2: Float[Tensor, "n2 d"] | None) -> 
 
 
 def _tiles(shape: tuple[int, int], half: bool) -> Iterator[tuple[slice, slice]]:
+    """Tiles of all pairs, or of those on and above the diagonal, along which they are smaller: less is made of what is not needed."""
     for top in range(0, shape[0], TILE):
-        for left in range(top if half else 0, shape[1], TILE):
-            yield slice(top, min(top + TILE, shape[0])), slice(left, min(left + TILE, shape[1]))
+        rows = slice(top, min(top + TILE, shape[0]))
+        if half:
+            yield from _on_diagonal(rows)
+        for left in range(rows.stop if half else 0, shape[1], TILE):
+            yield rows, slice(left, min(left + TILE, shape[1]))
+
+
+def _on_diagonal(rows: slice) -> Iterator[tuple[slice, slice]]:
+    for top in range(rows.start, rows.stop, CORNER):
+        some = slice(top, min(top + CORNER, rows.stop))
+        yield some, some
+        if some.stop < rows.stop:
+            yield some, slice(some.stop, rows.stop)
 
 
 def _shaped(room: Tensor, rows: slice, columns: slice) -> Tensor:

@@ -20,6 +20,7 @@ from zeroloss.kernels.pairs import NEAR
 from zeroloss.kernels.preparation import CHUNK, Prepared
 
 TILE = 512  # rows and columns: the product of a tile and what is made of it stay in a core's cache
+CORNER = 128  # of tiles on the diagonal
 POWERS = 4  # the compiled loops take so many at once
 
 
