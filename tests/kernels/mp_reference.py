@@ -73,6 +73,17 @@ def rows_at(
     return (x / stretch).to(dtype), (y * stretch).to(dtype)
 
 
+def others(count: int, like: Tensor) -> Tensor:
+    """More rows on the unit sphere, in the dtype and with the features of some rows.
+
+    Args:
+        count: how many.
+        like: the rows.
+    """
+    draw = torch.randn(count, like.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.normalize(draw, dim=1).to(like.dtype)
+
+
 def mp_kernel(module: nn.Module, kind: str, x: Tensor, y: Tensor) -> Three:
     """The limit kernel of one pair of rows.
 
