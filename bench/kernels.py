@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-import io
 import os
 import platform
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 
 from bench import peer
+from bench.convolution import measure
 from bench.kernel_accuracy import accuracy, duplicates
 from bench.kernel_process import processes
 from bench.kernel_speed import growth, matrix_free, speed
@@ -50,13 +50,13 @@ def machine() -> str:
 
 def convolution(page: Page) -> None:
     """The convolutional kernels' own benchmark, where there is one: what it returns or prints."""
-    if importlib.util.find_spec("bench.convolution") is None:
-        return
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        returned = importlib.import_module("bench.convolution").main()
     page.write("## Convolutional")
-    page.write(returned if isinstance(returned, str) else printed.getvalue().strip())
+    page.write("Limit NTK of 3x3 ReLU convolutions, 3 channels, float32: CPU time of a pair of images on one core.")
+    found = measure()
+    page.table(["network", "time", "unit"], [[what, f"{value:.3g}", unit] for what, value, unit, _ in found])
+    for what, value, unit, asked in found:
+        if asked is not None:
+            page.ask(f"{what}: a pair", value, asked, unit=f" {unit}")
 
 
 def main() -> None:

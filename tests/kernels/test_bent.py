@@ -106,7 +106,7 @@ def test_a_kink_that_is_not_told_of_is_not_glossed_over():
 
 
 def test_a_function_too_steep_for_its_table_is_refused():
-    with pytest.raises(ValueError, match=r"soft_sign is too steep.*normalise the rows"):
+    with pytest.raises(ValueError, match=r"soft_sign is too steep.*divide the inputs by a number"):
         dual(activation_of(nn.Softsign()), pairs(0.5, 1e9, 1e9))
 
 

@@ -63,31 +63,32 @@ def test_an_error_is_raised_and_the_threads_restored(count):
     assert torch.get_num_threads() == 3
 
 
-def test_two_callers_leave_the_thread_count_as_it_was():
-    """The second begins while the first is inside, and ends after it; each gets as many threads as there were."""
-    inside, leave, counts = threading.Event(), threading.Event(), []
+def test_two_callers_take_turns_and_leave_every_thread_count_as_it_was():
+    """The second asks while the first is inside: it waits, gets as many threads as there were, and so do both callers after."""
+    inside, leave, order, counts = threading.Event(), threading.Event(), [], {}
 
     def first(thread: int, task: int) -> None:
         inside.set()
         assert leave.wait(20)
+        order.append("first")
 
-    one = threading.Thread(target=lambda: side_by_side(range(3), first, thread_count(3)))
+    def caller() -> None:
+        side_by_side(range(3), first, thread_count(3))
+        counts["first caller"] = torch.get_num_threads()
+
+    one = threading.Thread(target=caller)
     one.start()
     assert inside.wait(20)
-    counts.append(thread_count(100))
-
-    def second(thread: int, task: int) -> None:
-        leave.set()
-        one.join()
-
-    side_by_side(range(3), second, 3)
-    assert counts == [3]
-    assert torch.get_num_threads() == 3
-    fresh: list[int] = []
-    after = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+    counts["asked meanwhile"] = thread_count(100)
+    threading.Timer(0.2, leave.set).start()
+    side_by_side(range(3), lambda thread, task: order.append("second"), 3)
+    counts["second caller"] = torch.get_num_threads()
+    one.join()
+    after = threading.Thread(target=lambda: counts.update({"afterwards": torch.get_num_threads()}))
     after.start()
     after.join()
-    assert fresh == [3]
+    assert order == ["first"] * 3 + ["second"] * 3
+    assert counts == dict.fromkeys(("first caller", "asked meanwhile", "second caller", "afterwards"), 3)
 
 
 def test_room_for_each_thread_is_asked_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zeroloss.errors import ArgumentError
 from zeroloss.kernels.curve import Curve
 from zeroloss.kernels.preparation import Prepared, prepare, survey
 from zeroloss.kernels.rows import CORNER, TILE, angle_error, compiled, fill, tile_by_torch
@@ -48,6 +50,9 @@ class RowKernel:
         Args:
             out: n1×n2, of any floating dtype and layout, on the rows' device.
         """
+        largest = [float(side.scale.abs().max()) for side in (self.left, self.right or self.left) if len(side.scale)]
+        if math.prod(largest) * self.curve.diagonal > torch.finfo(self.left.rows.dtype).max:
+            raise ArgumentError("x", "is so large that its kernel overflows", "divide the rows by a number, or pass float64")
         direct = out.dtype == self.left.rows.dtype and out.is_contiguous()
         tasks = list(_tiles(self.shape, self.right is None))
         if not self._compiled:

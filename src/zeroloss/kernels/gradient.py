@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zeroloss.errors import ArgumentError
 from zeroloss.kernels.curve import Curve
 from zeroloss.kernels.engine import RowKernel
 from zeroloss.kernels.pairs import input_pairs
@@ -55,6 +56,8 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True: what is made here would have no derivatives, in silence
+            raise ArgumentError("create_graph", "is True, and a kernel has first derivatives only", "leave it at False")
         (gradient,) = gradients
         x1, x2 = (*ctx.saved_tensors, None)[:2]
         if x2 is None:

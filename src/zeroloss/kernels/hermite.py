@@ -140,7 +140,7 @@ def _judge(activation: Activation, variance: Tensor, found: Coefficients) -> Non
             "x",
             f"gives pre-activations of variance {float(variance[-1]):.3g}, where the limit of {activation.name} has not settled "
             f"after {MAX_TERMS} Hermite terms",
-            "normalise the rows (normalise='sphere')",
+            "divide the inputs by a number, or put them on the unit sphere",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,9 +30,10 @@ def check_inputs(name: str, x: Tensor, module: nn.Module) -> Inputs:
         torch.float64
     """
     wanted, what = _shape(module)
-    if not isinstance(x, Tensor) or x.ndim < 2:
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ArgumentError(name, f"has shape {shape}", f"pass an {what}")
+    if not isinstance(x, Tensor):
+        raise ArgumentError(name, f"is of type {type(x).__name__}", f"pass torch.as_tensor({name}), an {what}")
+    if x.ndim < 2 or x.layout != torch.strided or x.device.type == "meta":
+        raise ArgumentError(name, f"has shape {tuple(x.shape)} ({x.layout}, {x.device})", f"pass an {what}")
     if wanted > 2 and x.ndim != wanted:
         kind = "images" if wanted == 4 else "sequences"
         raise ArgumentError(name, f"has shape {tuple(x.shape)}, but the module convolves {kind}", f"pass an {what}")
@@ -83,3 +85,45 @@ def check_pair(
         seen, wanted = (f"{t.shape[1]} columns" if t.ndim == 2 else f"images of {tuple(t.shape[1:])}" for t in (second, first))
         raise ArgumentError("x2", f"has {seen} where x1 has {wanted}", "pass inputs of one shape")
     return first, second
+
+
+def check_out(out: object, shape: tuple[int, int], like: Tensor) -> Tensor:
+    """A tensor to write into, or an array or memory map as one.
+
+    Args:
+        out: what was given.
+        shape: what it must have.
+        like: inputs, on whose device it must be.
+
+    Returns:
+        A tensor that shares its memory.
+
+    Raises:
+        ArgumentError: for another shape, dtype or device, or memory that cannot be written to.
+
+    Example:
+        >>> check_out(np.zeros((1, 2)), (1, 2), torch.ones(1)).shape
+        torch.Size([1, 2])
+    """
+    if isinstance(out, np.ndarray) and out.dtype in (np.float32, np.float64) and out.flags.writeable:
+        out = torch.from_numpy(out)
+    if not isinstance(out, Tensor) or out.dtype not in (torch.float32, torch.float64):
+        seen = str(getattr(out, "dtype", type(out).__name__))
+        raise ArgumentError("out", f"is {seen}", "pass a writable float32 or float64 tensor or array")
+    if out.shape != shape:
+        raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
+    expanded = any(step == 0 and length > 1 for step, length in zip(out.stride(), out.shape, strict=True))
+    if out.requires_grad or out.device != like.device or expanded:
+        raise ArgumentError("out", "requires gradients, is expanded, or lies on another device", "pass memory of its own")
+    return out
+
+
+def shares_memory(x: Tensor, out: Tensor) -> bool:
+    """Whether writing to one may change the other.
+
+    Example:
+        >>> x = torch.zeros(2, 2)
+        >>> shares_memory(x[:1], x), shares_memory(x, x.clone())
+        (True, False)
+    """
+    return x.untyped_storage().data_ptr() == out.untyped_storage().data_ptr()

@@ -7,7 +7,7 @@ and one polynomial an entry at any depth. Other kernels take the recursion over 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +18,22 @@ from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError, unknown_name
 from zeroloss.kernels.collapse import collapse, row_width
-from zeroloss.kernels.convolution import convolutional_tiles
 from zeroloss.kernels.curve import Curve
 from zeroloss.kernels.engine import RowKernel, survey_sets
 from zeroloss.kernels.gradient import differentiable
 from zeroloss.kernels.homogeneity import is_homogeneous
 from zeroloss.kernels.initial import Initial, resolve
-from zeroloss.kernels.inputs import check_inputs, check_pair
+from zeroloss.kernels.inputs import check_inputs, check_out, check_pair, shares_memory
 from zeroloss.kernels.memory import describe, remembered
 from zeroloss.kernels.replicates import REPLICATES, needs_particles, replicates
 from zeroloss.kernels.state import State
 from zeroloss.kernels.store import write_blocks
-from zeroloss.kernels.structure import WEIGHTED, layers_of, refuse_tied
-from zeroloss.kernels.tiles import tiles
-from zeroloss.typing import Inputs
+from zeroloss.kernels.structure import WEIGHTED, check_module, layers_of
+from zeroloss.kernels.tile_stream import refuse_overflow, tile_stream
 
 KINDS = ("ntk", "nngp", "last-hidden")
+ESTIMATE, ESTIMATE32 = 2e-12, 2e-4  # of the largest entry: what kernels without a curve may err by, several times what was seen
+LARGEST = 1e300  # variance: beyond it nothing is computed
 FEW = 4096  # pairs: fewer than a curve has nodes, so that the recursion itself is quicker
 
 
@@ -51,11 +51,11 @@ def limit_kernel(
     below it mean nothing.
 
     Args:
-        module: a builder's network, or a ``torch.nn.Sequential`` of Linear, Conv2d (dilation 1, one group, zero or circular padding),
-            Flatten, activations, LayerNorm or RMSNorm over all features, BatchNorm in eval mode before it has seen a batch, Dropout in
-            eval mode, Identity, Scale, Residual, nested. Trained gains and shifts of normalising layers count in the tangent
-            kernel. One with a convolution takes n×c×h×w images; any other takes rows, or images that it flattens.
-            Pooling before Flatten has no limit here.
+        module: a builder's network, or a ``torch.nn.Sequential`` of Linear, Conv1d and Conv2d (dilation 1, one group, zero or circular
+            padding), average pooling, Flatten, activations, LayerNorm or RMSNorm over all features, BatchNorm in eval mode before it
+            has seen a batch, Dropout in eval mode, Identity, Scale, Residual, nested. Trained gains and shifts of normalising layers
+            count in the tangent kernel. One with a convolution takes n×c×h×w images or n×c×w sequences; any other takes rows, or
+            images that it flattens.
         kind: ``"ntk"``, the tangent kernel of the trained layers, per output; ``"nngp"``, the covariance of one output at
             initialisation; ``"last-hidden"``, the last hidden layer's share of the tangent kernel (DU's $K^{(H)}$,
             Definitions 5.1 and 6.1, corrected as in THEORY 3.7 T1-T2).
@@ -85,45 +85,6 @@ def limit_kernel(
     return LimitKernel(module, kind, seed, particles, initial)
 
 
-def layer_kernels(
-    module: nn.Module, x: Inputs, seed: int = 0, particles: int | None = None, initial: Initial | None = None
-) -> dict[str, Float[Tensor, "n n"]]:
-    r"""The tangent kernel's share of every trained layer ($G^{(h)}_\infty$; they sum to the NTK).
-
-    Args:
-        module: as for :func:`limit_kernel`.
-        x: n×d rows, or n×c×h×w images.
-        seed: of the particles, as for :func:`limit_kernel`.
-        particles: how many in all, likewise.
-        initial: variances of weights drawn anew, likewise.
-
-    Returns:
-        Layer name to n×n kernel, first layer first.
-
-    Example:
-        >>> from zeroloss.networks import fully_connected
-        >>> parts = layer_kernels(fully_connected(2, 8, 2, scheme="du"), torch.eye(2, dtype=torch.float64))
-        >>> list(parts), round(float(sum(parts.values())[0, 0]), 12)
-        (['W1', 'W2', 'a'], 3.0)
-    """
-    refuse_tied(module)
-    layers = trained_layers(module)
-    inputs = check_inputs("x", x, module).detach().to(torch.float64)
-    result = inputs.new_empty(len(layers), len(inputs), len(inputs))
-    parts: dict[nn.Module, int] = {layer: index for index, (_, layer) in enumerate(layers)}
-    for rows, columns, tile in _pieces(
-        module, inputs, None, parts, lambda state: state.tangent, seed, particles, resolve(module, initial)
-    ):
-        result[:, columns, rows] = tile.mT
-        result[:, rows, columns] = tile
-    return {name: result[index] for index, (name, _) in enumerate(layers)}
-
-
-def trained_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The linear layers, convolutions and normalising layers that gradient descent moves, with their names, in the order of the module."""
-    return [(name, layer) for name, layer in layers_of(module) if any(p.requires_grad for p in layer.parameters())]
-
-
 class LimitKernel:
     """A limit kernel; see :func:`limit_kernel`, which makes it."""
 
@@ -134,7 +95,7 @@ class LimitKernel:
             raise unknown_name("kind", kind, KINDS)
         if particles is not None and particles < 2 * REPLICATES:
             raise ArgumentError("particles", f"is {particles}", f"pass at least {2 * REPLICATES}, or None for a default")
-        refuse_tied(module)
+        check_module(module)
         self.kind = kind
         self._seed, self._particles = seed, particles
         self.module = module
@@ -147,7 +108,7 @@ class LimitKernel:
         self._parts = dict.fromkeys(chosen[kind], 0)
         self._curves: dict[tuple[object, ...], Curve | None] = {}
 
-    def __call__(self, x1: Tensor, x2: Tensor | None = None, out: Tensor | None = None) -> Float[Tensor, "n1 n2"]:
+    def __call__(self, x1: Tensor, x2: Tensor | None = None, out: Tensor | np.ndarray | None = None) -> Float[Tensor, "n1 n2"]:
         r"""The kernel between two sets of inputs.
 
         Args:
@@ -156,7 +117,7 @@ class LimitKernel:
                 relative, with global average pooling to 2e-5 where images are nearly of one colour. Everything else is computed in
                 float64. A homogeneous network's kernel of rows has derivatives in them.
             x2: n2 of the same, or None for $K(x_1,x_1)$, whose diagonal is exact.
-            out: an n1×n2 tensor to write into.
+            out: an n1×n2 tensor, array or memory map to write into, float32 or float64.
 
         Returns:
             n1×n2 kernel (``out`` where it was given). Beside it and the inputs, a hundred megabytes or so of memory are used.
@@ -166,35 +127,40 @@ class LimitKernel:
         """
         first, second = check_pair(x1, x2, self.module)
         shape = (len(first), len(first if second is None else second))
-        if out is not None and out.shape != shape:
-            raise ArgumentError("out", f"has shape {tuple(out.shape)}", f"pass one of shape {shape}")
+        into = None if out is None else check_out(out, shape, first)
+        if into is not None:
+            # near pairs are formed again from the rows themselves, which must not have been written over by then
+            first = first.clone() if shares_memory(first, into) else first
+            second = second.clone() if second is not None and shares_memory(second, into) else second
         graph = torch.is_grad_enabled() and (first.requires_grad or (second is not None and second.requires_grad))
         # derivatives are the curve's, for few pairs too
         rows = self._rows(first.detach(), None if second is None else second.detach(), few=0 if graph else FEW)
         if graph:
-            if out is not None:
+            if into is not None:
                 raise ArgumentError("out", "is given for inputs that require gradients", "leave it out")
             if rows is None or not self._homogeneous:
                 why = "no derivatives are implemented for this module's limit, which is not homogeneous and of rows"
                 raise ArgumentError("x1", f"requires gradients, and {why}", "pass x1.detach()")
             return differentiable(rows, first, second)
-        if out is None:
-            out = first.new_empty(shape, dtype=x1.dtype if x1.dtype.is_floating_point else torch.float64)
+        if into is None:
+            into = first.new_empty(shape, dtype=x1.dtype if x1.dtype.is_floating_point else torch.float64)
         if rows is not None:
-            rows.fill(out)
-            return out
+            rows.fill(into)
+            return into
         for place, columns, tile in self._tiles(*_doubles(first, second), first.dtype):
+            refuse_overflow(tile, into.dtype)
             if second is None:
-                out[columns, place] = tile.T.to(out.dtype)
-            out[place, columns] = tile.to(out.dtype)
-        return out
+                into[columns, place] = tile.T.to(into.dtype)
+            into[place, columns] = tile.to(into.dtype)
+        return into
 
     def entry_error(self, x1: Tensor, x2: Tensor | None = None) -> float:
         r"""A bound on the error of every entry of ``K(x1, x2)``, the forming of the products included.
 
-        For kernels that go through a curve (rows of one norm, or a homogeneous module): the curve's measured error and twice that, the
-        products' for any order of summation, and the last roundings. Otherwise the recursion's rounding over layers is estimated as
-        1e-13 of the largest entry, which the tests hold it to; where the kernel is sampled, see :meth:`standard_error`.
+        For kernels that go through a curve (rows of one norm, or a homogeneous module) it is twice the curve's measured error, the
+        products' for any order of summation, and the last roundings. Otherwise it is an estimate with a margin, and no proof: 2e-12 of
+        the largest diagonal entry in float64, 2e-4 in float32 (where pooled images of nearly one colour lose most). Where the
+        kernel is sampled, see :meth:`standard_error`.
 
         Args:
             x1: as for the kernel.
@@ -217,11 +183,12 @@ class LimitKernel:
             return rows.error
         if needs_particles(self.module):
             raise ArgumentError("module", "has a limit that is sampled, whose error is statistical", "ask for standard_error(x)")
-        sides = _doubles(first, second)
-        largest = max(
-            float(self(one[[i]])) for one in sides if one is not None for i in (int(one.flatten(1).norm(dim=1).argmax()),)
-        )
-        return (1e-13 + float(torch.finfo(first.dtype).eps)) * largest
+        largest = 0.0
+        for one in _doubles(first, second):
+            if one is not None and len(one):
+                longest = int(one.flatten(1).norm(dim=1).argmax())
+                largest = max(largest, float(self(one[[longest]])))
+        return (ESTIMATE if first.dtype == torch.float64 else ESTIMATE32) * largest
 
     def standard_error(self, x1: Tensor, x2: Tensor | None = None) -> Float[Tensor, "n1 n2"]:
         """The standard error of every entry of the kernel, from the spread of the sets of particles; 0 for closed forms.
@@ -251,7 +218,7 @@ class LimitKernel:
     def _tiles(
         self, first: Tensor, second: Tensor | None, dtype: torch.dtype = torch.float64
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        return _pieces(self.module, first, second, self._parts, self._read, self._seed, self._particles, self._initial, dtype)
+        return tile_stream(self.module, first, second, self._parts, self._read, self._seed, self._particles, self._initial, dtype)
 
     def _read(self, state: State) -> Tensor:
         return state.pairs.products if self.kind == "nngp" else state.tangent[0]
@@ -263,7 +230,8 @@ class LimitKernel:
             x: n×d rows, or n×c×h×w images.
 
         Returns:
-            An n×n symmetric operator; give it blocks of right-hand sides, since forming K is what costs.
+            An n×n symmetric operator; give it blocks of right-hand sides, since forming K is what costs. Its products' last digits
+            depend on the number of threads.
 
         Example:
             >>> from zeroloss.networks import fully_connected
@@ -273,12 +241,16 @@ class LimitKernel:
             True
         """
         inputs = check_inputs("x", x, self.module).detach()
+        if len(inputs) == 0:
+            raise ArgumentError("x", "has no rows", "pass at least one")
         n, dtype = len(inputs), np.float32 if inputs.dtype == torch.float32 else np.float64
         if needs_particles(self.module):  # particles belong to all rows at once, so every product must see one matrix
             return aslinearoperator(self(inputs).cpu().numpy())
         rows = self._rows(inputs, None)
 
         def product(vectors: np.ndarray) -> np.ndarray:
+            if np.iscomplexobj(vectors):
+                raise ArgumentError("vectors", "are complex", "multiply real and imaginary parts on their own")
             right = torch.from_numpy(np.ascontiguousarray(vectors, dtype=dtype)).to(inputs.device).reshape(n, -1)
             if rows is not None:
                 total = rows.times(right)
@@ -326,7 +298,7 @@ class LimitKernel:
 
         def block(some: Tensor, others: Tensor | None) -> Tensor:
             # through the one curve, however few: a resumed file must not differ in its last digits
-            rows = self._rows(some, others, few=0) if self._homogeneous else None
+            rows = self._rows(some, others, few=0)
             if rows is None:
                 return self(some, others)
             rows.fill(out := some.new_empty(rows.shape))
@@ -337,18 +309,18 @@ class LimitKernel:
     def _rows(self, first: Tensor, second: Tensor | None, few: int = FEW) -> RowKernel | None:
         """The kernel through a curve, where there is one and there are pairs enough to be worth making it."""
         pairs = len(first) * len(first if second is None else second)
-        if first.ndim != 2 or row_width(self.module) != first.shape[1] or needs_particles(self.module) or pairs == 0:
+        if first.ndim != 2 or row_width(self.module) != first.shape[1] or needs_particles(self.module) or pairs <= few:
             return None
         surveyed = survey_sets(first, second)
         norm = 1.0 if self._homogeneous else surveyed.one_norm
         if norm is None:
             return None
-        variance = 1.0 if self._homogeneous else norm**2 / first.shape[1]
-        trained = tuple(p.requires_grad for p in self.module.parameters())
-        key = (variance, surveyed.x1.dtype, trained)
+        variance = 1.0 if self._homogeneous else norm * (norm / first.shape[1])
+        if variance > LARGEST:
+            raise ArgumentError("x1", f"has rows of norm {norm:.3g}", "divide them by a number")
+        flags = (*(p.requires_grad for p in self.module.parameters()), *(layer.training for layer in self.module.modules()))
+        key = (variance, surveyed.x1.dtype, flags)
         if key not in self._curves:
-            if pairs <= few:
-                return None
             self._curves[key] = self._collapsed(variance, surveyed.x1.dtype)
         curve = self._curves[key]
         return None if curve is None else surveyed.kernel(curve, self._homogeneous)
@@ -362,30 +334,6 @@ class LimitKernel:
     @property
     def _homogeneous(self) -> bool:
         return is_homogeneous(self.module, self._initial)
-
-
-def _pieces(
-    module: nn.Module,
-    first: Tensor,
-    second: Tensor | None,
-    parts: Mapping[nn.Module, int],
-    read: Callable[[State], Tensor],
-    seed: int,
-    particles: int | None,
-    initial: Mapping[nn.Module, tuple[float, float]],
-    dtype: torch.dtype = torch.float64,
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """The kernel tile by tile; in one piece, the mean of the replicates, where it is sampled."""
-    if not needs_particles(module):
-        found = convolutional_tiles(module, first, second, parts, read, dtype, initial)
-        yield from tiles(module, first, second, parts, read, initial) if found is None else found
-        return
-    total: Tensor | None = None
-    for state in replicates(module, first, second, parts, seed, particles, initial):
-        value = read(state)
-        total = value if total is None else total.add_(value)
-    assert total is not None
-    yield slice(0, total.shape[-2]), slice(0, total.shape[-1]), total / REPLICATES
 
 
 def _doubles(first: Tensor, second: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -112,18 +112,18 @@ def describe(module: nn.Module, initial: Mapping[nn.Module, tuple[float, float]]
     trained = tuple((name, p.requires_grad) for name, p in module.named_parameters(recurse=False))
     if isinstance(module, WEIGHTED):
         variances = initial.get(module, (weight_variance(module), bias_variance(module)))
-        patch = (module.kernel_size, module.stride, module.padding, module.padding_mode) if isinstance(module, nn.Conv2d) else ()
-        return (kind, (*module.weight.shape[1::-1], variances, trained, *patch))
+        return (kind, (*module.weight.shape[1::-1], variances, trained, _plain(module)))
     children = [describe(child, initial, by_values) for child in module._modules.values() if child is not None]
     if any(child is None for child in children):
         return None
-    plain = {
-        name: value
-        for name, value in vars(module).items()
-        if name in ("factor", "eps", "normalized_shape", "training", "p", "start_dim", "end_dim")
-    }
     known = isinstance(module, Scale) or bool(children) or kind.startswith(("torch.", "zeroloss."))
-    return (kind, children, sorted(plain.items(), key=str), trained) if known else None
+    return (kind, children, _plain(module), trained) if known else None
+
+
+def _plain(module: nn.Module) -> list[tuple[str, object]]:
+    """Everything that a layer was told: sizes, strides, options."""
+    kinds = (int, float, str, tuple, type(None))
+    return sorted((name, value) for name, value in vars(module).items() if name[0] != "_" and isinstance(value, kinds))
 
 
 def _read(found: Any) -> Curve | None:

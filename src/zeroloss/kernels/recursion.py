@@ -139,9 +139,9 @@ def advance(module: nn.Module, state: State, parts: Mapping[nn.Module, int], nam
     Raises:
         ArgumentError: naming the layer, where it has no rule.
     """
+    refuse_own_forward(module, name)
     if isinstance(module, Residual):
         return _skip(module, state, parts, name)
-    refuse_own_forward(module, name)
     if isinstance(module, nn.Sequential):
         for child, layer in children_of(module):
             state = advance(layer, state, parts, child if name == "module" else f"{name}.{child}")

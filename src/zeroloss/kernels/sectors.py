@@ -209,7 +209,7 @@ def _too_steep(activation: Activation, bands: tuple[int, ...]) -> ArgumentError:
     return ArgumentError(
         "x",
         f"gives pre-activations of variance {math.exp(BAND * bands[-1]):.3g}, at which {activation.name} is too steep for its limit",
-        "normalise the rows (normalise='sphere')",
+        "divide the inputs by a number, or put them on the unit sphere",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from zeroloss.kernels.recursion import advance
 from zeroloss.kernels.stacks import Stack
 from zeroloss.kernels.state import State
 from zeroloss.kernels.units import Units, units_of, variances_of
+from zeroloss.kernels.workers import side_by_side, thread_count
 from zeroloss.networks import activation_of
 
 SIDE = 64  # images of a tile with pooling, a minute's work for one core; without pooling four times as many
@@ -182,7 +182,7 @@ def _pooled_sums(
     found = np.zeros((len(setting.tables), 2, len(rows)))
     one, tiny = map(left.pixels.dtype.type, (1 - ROUNDING[setting.dtype], TINY[setting.dtype]))
     registers = -(-len(rows) // setting.lanes)
-    step = max(1, registers // (4 * torch.get_num_threads())) * setting.lanes  # a few pieces a thread
+    step = max(1, registers // (4 * thread_count(registers))) * setting.lanes  # a few pieces a thread
 
     def piece(part: int, start: int) -> None:
         at = slice(start, start + step)
@@ -240,6 +240,4 @@ def _in_units(setting: Setting, found: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def _run(piece: Callable[..., None], arguments: list[tuple[int, ...]]) -> None:
     """All pieces on as many threads as torch uses; compiled code releases Python's lock."""
-    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        for done in [pool.submit(piece, *argument) for argument in arguments]:
-            done.result()
+    side_by_side(arguments, lambda _, argument: piece(*argument), thread_count(len(arguments)))

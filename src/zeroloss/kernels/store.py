@@ -129,7 +129,7 @@ def _done(path: Path, mark: Path, key: str, shape: tuple[int, int], kind: np.dty
 
 def _create(path: Path, shape: tuple[int, int], kind: np.dtype) -> None:
     """The file at its full size: a memory map of a disk that fills up later could only be killed."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         open_memmap(part, mode="w+", dtype=kind, shape=shape)
         if hasattr(os, "posix_fallocate"):
@@ -144,7 +144,7 @@ def _create(path: Path, shape: tuple[int, int], kind: np.dtype) -> None:
 
 
 def _note(mark: Path, key: str, rows: int, shape: tuple[int, int]) -> None:
-    part = mark.with_name(mark.name + ".part")
+    part = mark.with_name(f"{mark.name}.{os.getpid()}.part")
     with part.open("w", encoding="utf-8") as file:
         json.dump({"key": key, "rows": rows, "shape": shape}, file)
         file.flush()

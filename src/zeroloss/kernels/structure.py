@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from zeroloss.errors import ArgumentError
 from zeroloss.kernels.pixels import AVERAGES
+from zeroloss.networks import Residual, Scale
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 Weighted = nn.Linear | nn.Conv1d | nn.Conv2d
 Norm = nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.BatchNorm2d
-_KNOWN = (nn.Sequential, *WEIGHTED, *NORMS, *AVERAGES)
+_KNOWN = (Residual, nn.Sequential, *WEIGHTED, *NORMS, *AVERAGES, Scale, nn.Flatten, nn.Identity, _DropoutNd)
 
 
 def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """A module's children by name, one that stands in two places twice (``named_children`` gives it once)."""
     return [(name, child) for name, child in module._modules.items() if child is not None]
+
+
+def check_module(module: object) -> None:
+    """Refuse what is no module, or one whose layers are tied.
+
+    Raises:
+        ArgumentError: saying what it is, or naming the layer.
+    """
+    if not isinstance(module, nn.Module):
+        raise ArgumentError("module", f"is {module!r}", "pass a torch.nn.Module, such as nn.Sequential(...)")
+    refuse_tied(module)
 
 
 def refuse_tied(module: nn.Module) -> None:
@@ -28,13 +41,16 @@ def refuse_tied(module: nn.Module) -> None:
         ArgumentError: naming the layer.
     """
     seen: set[nn.Module] = set()
+    held: set[nn.Parameter] = set()
     for name, layer in module.named_modules(remove_duplicate=False):
         if not isinstance(layer, WEIGHTED + NORMS) or not any(True for _ in layer.parameters()):
             continue
-        if layer in seen:
+        shared = [parameter for parameter in layer.parameters(recurse=False) if parameter in held]
+        held.update(layer.parameters(recurse=False))
+        if layer in seen or shared:
             raise ArgumentError(
                 "module",
-                f"uses one layer twice, again at {name!r}",
+                f"uses one layer{'' if layer in seen else chr(39) + 's weights'} twice, again at {name!r}",
                 "give every use a layer of its own, or ask for gram(module, x)",
             )
         seen.add(layer)
@@ -66,9 +82,13 @@ def refuse_own_forward(module: nn.Module, name: str) -> None:
             f"has a lazy layer at {name!r} ({type(module).__name__}) whose sizes are not known yet",
             "pass some inputs through the module first",
         )
-    for kind in _KNOWN:
-        if isinstance(module, kind) and (type(module).forward is not kind.forward or is_parametrized(module)):
-            how = "parametrised weights" if is_parametrized(module) else "a forward of its own"
+    kind = next((kind for kind in _KNOWN if isinstance(module, kind)), None)
+    hooked = bool(module._forward_hooks or module._forward_pre_hooks)
+    own = "forward" in vars(module) or (kind not in (None, _DropoutNd) and type(module).forward is not kind.forward)
+    if kind is _DropoutNd and type(module).forward not in (each.forward for each in _DropoutNd.__subclasses__()):
+        own = True
+    for how, found in (("a hook", hooked), ("parametrised weights", is_parametrized(module)), ("a forward of its own", own)):
+        if found:
             raise ArgumentError(
                 "module",
                 f"has {how} at {name!r} ({type(module).__name__}), and no infinite-width limit is known for it",

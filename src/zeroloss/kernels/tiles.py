@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zeroloss.kernels.blocks import blocks
 from zeroloss.kernels.homogeneity import is_homogeneous
 from zeroloss.kernels.preparation import survey
 from zeroloss.kernels.recursion import walk
@@ -53,18 +54,15 @@ def tiles(
         other, norms2 = (x1, norms1) if x2 is None else _sphere(x2)
     else:
         other, norms1, norms2 = (x1 if x2 is None else x2), None, None
-    for top in range(0, len(x1), side):
-        rows = slice(top, min(top + side, len(x1)))
-        for left in range(top if x2 is None else 0, len(other), side):
-            columns = slice(left, min(left + side, len(other)))
-            if x2 is None and left == top:
-                tile = read(walk(module, x1[rows], None, parts, initial=initial))
-                tile = (tile + tile.mT) / 2  # sums over pixels may round (i, j) and (j, i) differently
-            else:
-                tile = read(walk(module, x1[rows], other[columns], parts, initial=initial))
-            if norms1 is not None and norms2 is not None:
-                tile = tile * (norms1[rows, None] * norms2[columns])
-            yield rows, columns, tile
+    for rows, columns in blocks(len(x1), None if x2 is None else len(other), side):
+        if x2 is None and rows == columns:
+            tile = read(walk(module, x1[rows], None, parts, initial=initial))
+            tile = (tile + tile.mT) / 2  # sums over pixels may round (i, j) and (j, i) differently
+        else:
+            tile = read(walk(module, x1[rows], other[columns], parts, initial=initial))
+        if norms1 is not None and norms2 is not None:
+            tile = tile * (norms1[rows, None] * norms2[columns])
+        yield rows, columns, tile
 
 
 def _sphere(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,27 +12,26 @@ import torch
 
 Task = TypeVar("Task")
 
-_lock = threading.Lock()
+_turn = (
+    threading.RLock()
+)  # one kernel at a time: it takes all cores, and torch's number of threads is one for all and one for each
 _users = 0
 _before = 1
 
 
 @contextmanager
 def _single_threaded_products() -> Iterator[None]:
-    """Torch's products with one thread each while anybody is inside."""
+    """Torch's products with one thread each, for the one kernel that has its turn."""
     global _users, _before
-    with _lock:
-        if _users == 0:
-            _before = torch.get_num_threads()
-            torch.set_num_threads(1)
+    with _turn:
+        _before = torch.get_num_threads()
         _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(_before)
             _users -= 1
-            if _users == 0:
-                torch.set_num_threads(_before)
 
 
 def side_by_side(tasks: Sequence[Task], work: Callable[[int, Task], None], threads: int) -> None:
@@ -83,6 +82,5 @@ def thread_count(tasks: int) -> int:
         >>> thread_count(0)
         1
     """
-    with _lock:
-        threads = _before if _users else torch.get_num_threads()
+    threads = _before if _users else torch.get_num_threads()
     return max(1, min(threads, tasks))
