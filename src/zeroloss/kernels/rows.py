@@ -125,7 +125,7 @@ def fill(
 
 
 def tile_by_torch(curve: Curve, left: Prepared, right: Prepared, same: bool) -> Float[Tensor, "p q"]:
-    """One tile on any device, and the slow twin of :func:`fill`; differentiable in the rows' numbers that it is given.
+    """One tile on any device, and the slow twin of :func:`fill`.
 
     Args:
         curve: the curve.

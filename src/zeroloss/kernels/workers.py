@@ -12,9 +12,8 @@ import torch
 
 Task = TypeVar("Task")
 
-_turn = (
-    threading.RLock()
-)  # one kernel at a time: it takes all cores, and torch's number of threads is one for all and one for each
+# one kernel at a time: it takes all cores, and torch's number of threads is one for all and one for each
+_turn = threading.RLock()
 _users = 0
 _before = 1
 
