@@ -6,6 +6,7 @@ from jaxtyping import install_import_hook
 install_import_hook("zeroloss", "beartype.beartype")
 
 import os  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -14,6 +15,14 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("zeroloss", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("zeroloss")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Curves of this run alone, outside the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZEROLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
