@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from tests.cases import rows
@@ -30,7 +31,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith(".lock")}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -53,7 +54,7 @@ def test_a_file_is_the_kernel(other, dtype, tmp_path):
     if y is None:
         assert np.array_equal(values, values.T)
         assert np.allclose(values.diagonal(), wanted.diagonal(), rtol=4 * torch.finfo(dtype).eps, atol=0)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["K.npy", "K.npy.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["K.npy", "K.npy.json", "K.npy.lock"]
 
 
 def test_a_finished_file_is_read_and_not_computed(tmp_path, monkeypatch):
@@ -119,7 +120,7 @@ def test_a_death_between_the_mark_and_the_file_is_no_obstacle(tmp_path, monkeypa
         here.setattr(store, "_create", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             KERNEL.write(tmp_path / "K.npy", X)
-    assert [path.name for path in tmp_path.iterdir()] == ["K.npy.json"]
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["K.npy.json"]
     assert np.allclose(KERNEL.write(tmp_path / "K.npy", Y), KERNEL(Y), rtol=1e-12)
 
 
@@ -257,4 +258,10 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     monkeypatch.setattr(store.os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match=r"no room for the kernel.*K.npy"):
         KERNEL.write(tmp_path / "K.npy", X)
-    assert [path.name for path in tmp_path.iterdir()] == ["K.npy.json"]
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["K.npy.json"]
+
+
+def test_a_file_that_another_process_writes_is_left_to_it(tmp_path):
+    """The second writer is told so at once; it would put a new file under the first one's marks."""
+    with FileLock(tmp_path / "K.npy.lock"), pytest.raises(FileError, match="being written by another process"):
+        KERNEL.write(tmp_path / "K.npy", rows(3, 5))

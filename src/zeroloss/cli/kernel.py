@@ -71,7 +71,9 @@ def kernel_command(parsed: argparse.Namespace) -> int:
     out.print(f"every entry to within {number(found['entry_error'])}, in {found['seconds']:.1f} s", markup=False)
     if "smallest" in found:
         bound = found["smallest_bound"]
-        proven = f"provably at least {number(bound)}" if bound > 0 else "not proven to be above 0 in this precision"
+        proven = (
+            f"at least {number(bound)} with every error counted" if bound > 0 else "not known to be above 0 in this precision"
+        )
         out.print(
             f"smallest eigenvalue {number(found['smallest'])} ({proven}), largest {number(found['largest'])}",
             markup=False,

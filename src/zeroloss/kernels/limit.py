@@ -114,7 +114,7 @@ class LimitKernel:
         Args:
             x1: n1×d rows, n1×c×h×w images or n1×c×w sequences, in whose dtype the kernel is returned. Rows that go through a curve
                 (module docstring) are computed in it, and so are images of a stack of ReLU convolutions: in float32 to 1e-6
-                relative, with global average pooling to 2e-5 where images are nearly of one colour. Everything else is computed in
+                relative, with global average pooling to 1e-4 where images are nearly of one colour. Everything else is computed in
                 float64. A homogeneous network's kernel of rows has derivatives in them.
             x2: n2 of the same, or None for $K(x_1,x_1)$, whose diagonal is exact.
             out: an n1×n2 tensor, array or memory map to write into, float32 or float64.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,8 +32,8 @@ def write_blocks(
 ) -> NDArray[np.floating]:
     """Write a kernel to a file, a block of rows at a time.
 
-    Beside the file lies ``<file>.json``: what the kernel is of, and how many of its rows are done. A block counts once it is on disk.
-    The same call goes on from there; one for another kernel or other inputs is refused, and the file left alone.
+    Beside the file lie ``<file>.lock`` and ``<file>.json``: what the kernel is of, and how many of its rows are done. A block counts
+    once it is on disk. The same call goes on from there; one for another kernel or other inputs is refused, and the file left alone.
 
     Args:
         kernel: from two sets of inputs (the second None for the first with itself) to their kernel.
@@ -47,7 +48,7 @@ def write_blocks(
 
     Raises:
         ArgumentError: for a path without ``.npy``, or no inputs.
-        FileError: where the file is of something else, or was cut.
+        FileError: where the file is of something else, was cut, or is being written by another process.
         OSError: for a full disk, before anything is computed.
 
     Example:
@@ -63,12 +64,31 @@ def write_blocks(
     if 0 in shape:
         raise ArgumentError("x", "has no rows", "pass at least one")
     kind = np.dtype(np.float32 if x1.dtype == torch.float32 else np.float64)
-    mark = path.with_name(path.name + ".json")
     key = _fingerprint(identity, x1, x2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(path.name + ".lock"), timeout=0):
+            _write(kernel, key, path, x1, x2, shape, kind, progress)
+    except Timeout as error:
+        raise FileError(path, "is being written by another process", "wait for it, or name another file") from error
+    return open_memmap(path, mode="r")
+
+
+def _write(
+    kernel: Kernel,
+    key: str,
+    path: Path,
+    x1: Tensor,
+    x2: Tensor | None,
+    shape: tuple[int, int],
+    kind: np.dtype,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """The blocks that are not done yet, by the one process that holds the file."""
+    mark = path.with_name(path.name + ".json")
     done = _done(path, mark, key, shape, kind)
     if done is None:
         done = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
         _note(mark, key, done, shape)  # first: a file without a mark would be somebody else's
         _create(path, shape, kind)
     if done < shape[0]:
@@ -89,8 +109,6 @@ def write_blocks(
             _note(mark, key, done, shape)
             if progress is not None:
                 progress(done, shape[0])
-        del values
-    return open_memmap(path, mode="r")
 
 
 def _fingerprint(identity: str, x1: Tensor, x2: Tensor | None) -> str:
@@ -129,7 +147,7 @@ def _done(path: Path, mark: Path, key: str, shape: tuple[int, int], kind: np.dty
 
 def _create(path: Path, shape: tuple[int, int], kind: np.dtype) -> None:
     """The file at its full size: a memory map of a disk that fills up later could only be killed."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(path.name + ".part")
     try:
         open_memmap(part, mode="w+", dtype=kind, shape=shape)
         if hasattr(os, "posix_fallocate"):
@@ -144,7 +162,7 @@ def _create(path: Path, shape: tuple[int, int], kind: np.dtype) -> None:
 
 
 def _note(mark: Path, key: str, rows: int, shape: tuple[int, int]) -> None:
-    part = mark.with_name(f"{mark.name}.{os.getpid()}.part")
+    part = mark.with_name(mark.name + ".part")
     with part.open("w", encoding="utf-8") as file:
         json.dump({"key": key, "rows": rows, "shape": shape}, file)
         file.flush()
