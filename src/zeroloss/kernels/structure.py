@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -15,7 +14,8 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 Weighted = nn.Linear | nn.Conv1d | nn.Conv2d
 Norm = nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.BatchNorm2d
-_KNOWN = (Residual, nn.Sequential, *WEIGHTED, *NORMS, *AVERAGES, Scale, nn.Flatten, nn.Identity, _DropoutNd)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_KNOWN = (Residual, nn.Sequential, *WEIGHTED, *NORMS, *AVERAGES, Scale, nn.Flatten, nn.Identity, *DROPOUTS)
 
 
 def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -48,9 +48,10 @@ def refuse_tied(module: nn.Module) -> None:
         shared = [parameter for parameter in layer.parameters(recurse=False) if parameter in held]
         held.update(layer.parameters(recurse=False))
         if layer in seen or shared:
+            own = "" if layer in seen else "'s weights"
             raise ArgumentError(
                 "module",
-                f"uses one layer{'' if layer in seen else chr(39) + 's weights'} twice, again at {name!r}",
+                f"uses one layer{own} twice, again at {name!r}",
                 "give every use a layer of its own, or ask for gram(module, x)",
             )
         seen.add(layer)
@@ -84,9 +85,7 @@ def refuse_own_forward(module: nn.Module, name: str) -> None:
         )
     kind = next((kind for kind in _KNOWN if isinstance(module, kind)), None)
     hooked = bool(module._forward_hooks or module._forward_pre_hooks)
-    own = "forward" in vars(module) or (kind not in (None, _DropoutNd) and type(module).forward is not kind.forward)
-    if kind is _DropoutNd and type(module).forward not in (each.forward for each in _DropoutNd.__subclasses__()):
-        own = True
+    own = "forward" in vars(module) or (kind is not None and type(module).forward is not kind.forward)
     for how, found in (("a hook", hooked), ("parametrised weights", is_parametrized(module)), ("a forward of its own", own)):
         if found:
             raise ArgumentError(
