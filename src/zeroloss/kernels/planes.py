@@ -118,21 +118,27 @@ def products(out, at, x, left, y, right, n, channels, plane):  # type: ignore[no
             out[at + i] += x[left + c * plane + i] * y[right + c * plane + i]
 
 
+@inlined
+def dual(k, scale, one, tiny):  # type: ignore[no-untyped-def]
+    r"""$s_xs_y\,\kappa_1(\rho)$ and $\kappa_0(\rho)$ of $\rho=k/(s_xs_y)$."""
+    rho = k / (scale if scale > tiny else tiny)
+    a = abs(rho)
+    a = a if a < one else ONE
+    square = ONE - a
+    root = math.sqrt(square)
+    angle = root * turn(a)
+    return ((rho if rho > ZERO else ZERO) + root * square * excess(a)) * scale, angle if rho < ZERO else ONE - angle
+
+
 @compiled
 def duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, shift, gain, carry, add_s, add_1, one, tiny, n):  # type: ignore[no-untyped-def]
     r"""A row through ReLU: $\kappa_1$ and $\kappa_0$ of $\rho = (P+\text{shift})/(s_xs_y)$, for moments and tangent kernel."""
     for i in range(n):
         k = s[top + i] + s[middle + i] + s[bottom + i] + shift
         t = (s[top + half + i] + s[middle + half + i] + s[bottom + half + i]) * carry + (k * add_s + add_1)
-        scale = x[left + i] * y[right + i]
-        rho = k / (scale if scale > tiny else tiny)
-        a = abs(rho)
-        a = a if a < one else ONE
-        square = ONE - a
-        root = math.sqrt(square)
-        angle = root * turn(a)
-        out[at + i] = ((rho if rho > ZERO else ZERO) + root * square * excess(a)) * (scale * gain)
-        out[at + gap + i] = t * (angle if rho < ZERO else ONE - angle)
+        moment, slope = dual(k, x[left + i] * y[right + i], one, tiny)
+        out[at + i] = moment * gain
+        out[at + gap + i] = t * slope
 
 
 @compiled
@@ -141,15 +147,9 @@ def last_duals(s, top, middle, bottom, half, x, left, y, right, out, at, gap, sh
     for i in range(n):
         k = s[top + i] + s[middle + i] + s[bottom + i] + shift
         t = (s[top + half + i] + s[middle + half + i] + s[bottom + half + i]) * carry + (k * add_s + add_1)
-        scale = x[left + i] * y[right + i]
-        rho = k / (scale if scale > tiny else tiny)
-        a = abs(rho)
-        a = a if a < one else ONE
-        square = ONE - a
-        root = math.sqrt(square)
-        angle = root * turn(a)
-        out[at + i] += ((rho if rho > ZERO else ZERO) + root * square * excess(a)) * (scale * gain)
-        out[at + gap + i] += t * (angle if rho < ZERO else ONE - angle)
+        moment, slope = dual(k, x[left + i] * y[right + i], one, tiny)
+        out[at + i] += moment * gain
+        out[at + gap + i] += t * slope
 
 
 @compiled
