@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.gram.modules import MODULES, make
+from tests.gram.modules import MODULES, make, rows
 from zeroloss.gram import (
     gram,
     jacobian_operator,
@@ -62,18 +63,18 @@ def test_equals_the_explicit_jacobian(name, memory, monkeypatch):
     assert near(gram(net.float(), x if not x.is_floating_point() else x.float()), exact.diagonal(dim1=1, dim2=3).mean(-1), 1e-5)
 
 
-@pytest.mark.parametrize("rows", [2, 4096])
+@pytest.mark.parametrize("few", [2, 4096])
 @pytest.mark.parametrize("name", MODULES)
-def test_operators_are_the_jacobian(name, rows):
+def test_operators_are_the_jacobian(name, few):
     net, x = make(name, 5)
     j = jacobian(net, x).flatten(0, 1).numpy()
     generator = np.random.default_rng(0)
     u, v = generator.standard_normal(j.shape[1]), generator.standard_normal(len(j))
-    operator = jacobian_operator(net, x, rows)
+    operator = jacobian_operator(net, x, few)
     assert operator.shape == j.shape
     assert np.allclose(operator @ u, j @ u, rtol=1e-9, atol=1e-11 * np.abs(j @ u).max())
     assert np.allclose(operator.T @ v, j.T @ v, rtol=1e-9, atol=1e-11 * np.abs(j.T @ v).max())
-    assert np.allclose(tangent_operator(net, x, rows) @ v, j @ (j.T @ v), rtol=1e-9, atol=1e-11 * np.abs(j @ (j.T @ v)).max())
+    assert np.allclose(tangent_operator(net, x, few) @ v, j @ (j.T @ v), rtol=1e-9, atol=1e-11 * np.abs(j @ (j.T @ v)).max())
 
 
 RESTS = {
@@ -168,3 +169,38 @@ def test_the_module_is_left_as_it_was(name):
     assert not any(layer._forward_hooks for layer in net.modules())
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Largest(TorchDispatchMode):
+    """The most entries of any tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, torch.Tensor):
+                self.entries = max(self.entries, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("n", [20, 40])
+def test_no_jacobian_is_formed(n):
+    """Of the size of the weights or of the activations, never of their product: the largest tensor is a layer's weight."""
+    net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.LayerNorm(256), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
+    with Largest() as largest:
+        gram(net, rows(n, 64).float())
+    assert largest.entries == 256 * 256
+
+
+def test_sample_gradients_stay_within_their_memory(monkeypatch):
+    """Tied weights of 16 kB a sample with room for four samples: never more at once, and the same numbers."""
+    net = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Tanh(), nn.Linear(64, 64, bias=False), nn.Tanh(), nn.Linear(64, 1))
+    net[2].weight, x = net[0].weight, rows(20, 64).float()
+    whole = gram(net, x)
+    monkeypatch.setattr(per_sample, "BYTES", 4 * 4 * 64 * 64)
+    with Largest() as largest:
+        assert near(gram(net, x), whole.double(), 1e-5)
+    assert largest.entries <= 4 * 64 * 64
