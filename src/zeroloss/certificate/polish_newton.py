@@ -65,8 +65,9 @@ class Budget:
         return self.used >= self.grams
 
     def accept(self, norm: float) -> None:
-        """Record a residual and show it."""
-        self.history.append(norm)
+        """Show a residual, and record it where it is the lowest so far."""
+        if norm < self.history[-1]:
+            self.history.append(norm)
         if self.watch is not None:
             self.watch(self.used, norm)
 
@@ -103,8 +104,10 @@ def run(problem: Problem, state: State, budget: Budget, across: Blocked | None =
     Returns:
         The last state, and why it is the last.
     """
-    damping, marks = math.nan, [state.norm]
     tiny = EXTENDED * problem.scale
+    if state.norm < tiny and not state.extended:
+        state = _extended(problem, state)
+    damping, marks = math.nan, [state.norm]
     while not budget.spent:
         problem.put(state.values)
         matrix = problem.gram()
@@ -148,9 +151,9 @@ def _one(
         change = problem.pull(z)
         model = damping * float(z.norm())  # of the linear model's residual r - Gz
         after = trial(problem, state, change)
-        if across is not None and not _worth(state.norm, after.norm, model) and attempt % 3 == 0:
-            after = across(problem, state, change, z) or after
-        if _worth(state.norm, after.norm, model):
+        if across is not None and not worth(state.norm, after.norm, model) and attempt in (0, 4):
+            after = across(problem, state, change, factor) or after
+        if worth(state.norm, after.norm, model):
             gain = (state.norm**2 - after.norm**2) / max(state.norm**2 - model**2, 1e-300)
             if gain > 0.75:
                 damping *= 0.1 * min(1.0, 10 * after.norm / state.norm)
@@ -187,7 +190,8 @@ def _extended(problem: Problem, state: State) -> State:
     return state_of(problem, extended=True)
 
 
-def _worth(norm: float, after: float, model: float) -> bool:
+def worth(norm: float, after: float, model: float) -> bool:
+    """Whether a step delivers a fair share of what the linear model, whose residual would be `model`, promised."""
     return math.isfinite(after) and norm**2 - after**2 > WORTH * (norm**2 - min(model, norm) ** 2) and after < norm
 
 
