@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from zeroloss.certificate.polish_held import held_step
-from zeroloss.certificate.polish_kinks import HELD, HELD_ENTRIES, across, gradients, kinked_layers, margin, narrow
-from zeroloss.certificate.polish_newton import Budget, End, State, run, state_of, trial
+from zeroloss.certificate.polish_kinks import across, gradients, kinked_layers, margin, narrow, room
+from zeroloss.certificate.polish_newton import EXTENDED, Budget, End, State, cholesky, run, state_of, trial
 from zeroloss.certificate.polish_problem import Problem, distance
 from zeroloss.certificate.polish_starts import fit_last_layer, go_down
 from zeroloss.data import Dataset
@@ -21,8 +21,8 @@ from zeroloss.errors import ArgumentError
 from zeroloss.gram import forward
 
 DESCENTS = (300, 1000, 3000)  # steps of gradient descent before each new attempt
-WIDENINGS = 3
-POLISHED_AGAIN = 4  # Grams, after units have been moved off their kinks
+WIDENINGS = 12  # steps to move units off their kinks
+POLISHED_AGAIN = 6  # Grams, after that
 
 
 class PolishStatus(StrEnum):
@@ -123,15 +123,16 @@ def polish(
         budget.accept(other.norm)
         found, end = run(problem, other, budget, mind)
         state = min(state, found, key=lambda s: s.norm)
-    if kinked and state.norm <= goal:
+    if kinked and 0 < max_steps and state.norm <= goal:
         state = _widened(problem, state, goal, budget)
     problem.put(state.values)
     status, reason = _outcome(problem, state, goal, until, end)
     plain = state_of(problem)
+    own = {name: p.detach() for name, p in module.named_parameters()}
     return Polished(
         module=problem.module,
         residual=math.hypot(state.norm, problem.floor),
-        moved=distance(state.values, dict(module.named_parameters())),
+        moved=distance(state.values, own),
         status=status,
         reason=reason,
         history=tuple(math.hypot(norm, problem.floor) for norm in budget.history),
@@ -145,21 +146,21 @@ def polish(
 def _widened(problem: Problem, state: State, goal: float, budget: Budget) -> State:
     """The state with units that sit on their kinks moved off them, where that can be had within the goal."""
     problem.put(state.values)
-    best, width = state, margin(problem)
-    for _ in range(WIDENINGS):
+    best, width, tiny = state, margin(problem), EXTENDED * problem.scale
+    for _ in range(WIDENINGS if room(problem) else 0):
         units, moves = narrow(problem)
-        if not len(units):
+        if state.norm < tiny and not bool((moves != 0).any()):
+            state, _ = run(problem, state, Budget(POLISHED_AGAIN, [math.inf]), None)
+            if state.norm <= goal and (wider := margin(problem)) > width:
+                best, width = state, wider
             break
-        count = min(HELD, HELD_ENTRIES // sum(p.numel() for p in problem.trained.values()))
-        order = torch.argsort(units.value)[:count]
-        factor = torch.linalg.cholesky_ex(problem.gram())
-        if int(factor.info) or not count:
+        matrix = problem.gram()
+        budget.spend()
+        factor = cholesky(matrix, 0.0)
+        if factor is None:  # singular: no certificate would come of it
             break
-        step = held_step(problem, state.residual, factor.L, gradients(problem, units.first(count)), moves[order])
-        state, _ = run(problem, trial(problem, state, step, 1.0), Budget(POLISHED_AGAIN, [math.inf], budget.watch, 0), None)
-        wider = margin(problem)
-        if state.norm <= goal and wider > width:
-            best, width = state, wider
+        step = held_step(problem, state.residual, factor, gradients(problem, units), moves)
+        state = trial(problem, state, step, 1.0)
     return best
 
 

@@ -142,7 +142,7 @@ def _one(
     mean = float(matrix.diagonal().mean())
     for attempt in range(ATTEMPTS):
         damping = 0.0 if damping < LEAST_DAMPING * mean else damping
-        factor = _cholesky(matrix, damping)
+        factor = cholesky(matrix, damping)
         if factor is None:
             damping = max(8 * damping, 1e-14 * mean)
             continue
@@ -195,7 +195,8 @@ def worth(norm: float, after: float, model: float) -> bool:
     return math.isfinite(after) and norm**2 - after**2 > WORTH * (norm**2 - min(model, norm) ** 2) and after < norm
 
 
-def _cholesky(matrix: Tensor, damping: float) -> Tensor | None:
+def cholesky(matrix: Tensor, damping: float) -> Tensor | None:
+    r"""Lower factor of $G+\lambda I$; None where that is not positive definite to rounding."""
     shifted = matrix.clone()
     shifted.diagonal().add_(damping)
     factor, info = torch.linalg.cholesky_ex(shifted)
