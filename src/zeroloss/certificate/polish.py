@@ -123,7 +123,7 @@ def polish(
         budget.accept(other.norm)
         found, end = run(problem, other, budget, mind)
         state = min(state, found, key=lambda s: s.norm)
-    if kinked and 0 < max_steps and state.norm <= goal:
+    if kinked and max_steps > 0 and state.norm <= goal:
         state = _widened(problem, state, goal, budget)
     problem.put(state.values)
     status, reason = _outcome(problem, state, goal, until, end)
@@ -168,7 +168,10 @@ def _outcome(problem: Problem, state: State, goal: float, until: float, end: End
     parameters = sum(p.numel() for p in problem.trained.values())
     asked = f"{until:g} times the targets' norm, {goal:.3g}"
     if problem.floor > 0 and state.norm <= goal:
-        return PolishStatus.FLOOR, f"equal inputs have different targets: no function goes below {problem.floor:.6g}, which is reached"
+        return (
+            PolishStatus.FLOOR,
+            f"equal inputs have different targets: no function goes below {problem.floor:.6g}, which is reached",
+        )
     if state.norm <= goal:
         return PolishStatus.REACHED, f"the residual is {state.norm:.3g}; asked for was {asked}"
     why = f"the residual is {state.norm:.3g}; asked for was {asked}"
@@ -185,7 +188,7 @@ def _outcome(problem: Problem, state: State, goal: float, until: float, end: End
 
 
 def _check(module: nn.Module, data: Dataset, until: float, max_steps: int) -> None:
-    if not isinstance(module, nn.Module) or not isinstance(data, Dataset):
+    if not (isinstance(module, nn.Module) and isinstance(data, Dataset)):
         seen = f"are {type(module).__name__} and {type(data).__name__}"
         raise ArgumentError("module, data", seen, "pass an nn.Module and a zeroloss.Dataset")
     if isinstance(until, bool) or not isinstance(until, int | float) or not 0 <= until < math.inf:

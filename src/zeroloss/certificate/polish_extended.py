@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zeroloss.certificate.double_double import Pair, product
+from zeroloss.certificate.double_double import Pair, multiplied, product, slice_bits, slices
 from zeroloss.certificate.polish_functions import function_of
 from zeroloss.networks import Network, Residual, Scale
 
@@ -82,7 +82,12 @@ def _layer(module: nn.Module) -> Layer | None:
         return lambda h: h.map(module)
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
         return _mean
-    if isinstance(module, nn.AvgPool2d) and not module.ceil_mode and module.padding in (0, (0, 0)) and not module.divisor_override:
+    if (
+        isinstance(module, nn.AvgPool2d)
+        and not module.ceil_mode
+        and module.padding in (0, (0, 0))
+        and not module.divisor_override
+    ):
         return lambda h: _pooled(module, h)
     return function_of(module)
 
@@ -101,12 +106,13 @@ def _convolved(layer: nn.Conv2d, h: Pair) -> Pair:
     stride, dilation = (int(s) for s in layer.stride), (int(d) for d in layer.dilation)
     (sy, sx), (dy, dx) = stride, dilation
     around = [int(p) for p in layer._reversed_padding_repeated_twice]
-    padded = h.map(lambda part: functional.pad(part, around, _MODES[layer.padding_mode]))
-    height = (padded.high.shape[2] - dy * (size[0] - 1) - 1) // sy + 1
-    patches = padded.map(lambda part: functional.unfold(part, size, (dy, dx), stride=(sy, sx)).transpose(0, 1).flatten(1))
-    kernel = Pair.of(layer.weight.detach().flatten(1))
+    bits = slice_bits(layer.weight[0].numel())
+    padded = [functional.pad(part, around, _MODES[layer.padding_mode]) for part in slices(h, bits)]
+    height = (padded[0].shape[2] - dy * (size[0] - 1) - 1) // sy + 1
+    patches = [functional.unfold(part, size, (dy, dx), stride=(sy, sx)).transpose(0, 1).flatten(1) for part in padded]
+    kernel = slices(Pair.of(layer.weight.detach().flatten(1)), bits, -1)
     n = len(h.high)
-    z = product(kernel, patches).map(lambda part: part.reshape(len(part), n, height, -1).transpose(0, 1))
+    z = multiplied(kernel, patches).map(lambda part: part.reshape(len(part), n, height, -1).transpose(0, 1))
     return _shifted(z, layer.bias, 1)
 
 
@@ -120,7 +126,9 @@ def _pooled(layer: nn.AvgPool2d, h: Pair) -> Pair:
     size = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size, layer.kernel_size)
     stride = layer.stride if isinstance(layer.stride, tuple) else (layer.stride, layer.stride)
     height = (h.high.shape[2] - size[0]) // stride[0] + 1
-    windows = h.map(lambda part: part.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1]).reshape(n, c, -1, size[0] * size[1]))
+    windows = h.map(
+        lambda part: part.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1]).reshape(n, c, -1, size[0] * size[1])
+    )
     return _average(windows).map(lambda part: part.reshape(n, c, height, -1))
 
 

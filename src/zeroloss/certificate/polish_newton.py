@@ -16,7 +16,13 @@ DAMPING = 1e-3  # at first, of the Gram's mean diagonal entry
 LEAST_DAMPING = 1e-15  # below, none
 ATTEMPTS = 12  # with more and more damping, before a step is given up
 WORTH = 1e-4  # of the linear model's decrease that a step must deliver
-EXTENDED = 1e-9  # of the targets' norm: below, float64's own rounding begins to show in a residual
+EXTENDED = 1e-11  # of the targets' norm: below, float64's own rounding begins to show in a residual
+ENOUGH, LARGE, ENOUGH_IF_LARGE = (
+    0.2,
+    2000,
+    0.5,
+)  # what a step may leave of the residual for the next to use the same Gram of that size
+UNIT = 2.0**-53  # of the targets' norm: a residual as small as their own rounding
 WINDOW, SLOW = 8, 0.98  # this many Grams that bring no more than this factor are a stall
 
 
@@ -128,7 +134,7 @@ def run(problem: Problem, state: State, budget: Budget, across: Blocked | None =
         if state.norm < 0.1 * before:
             state = _again(problem, state, factor, budget)
         marks.append(state.norm)
-        if state.norm == 0 or (state.norm < tiny and state.norm > 0.5 * before):
+        if state.norm <= UNIT * problem.scale or (state.norm < tiny and state.norm > 0.5 * before):
             return state, End.ROUNDING
         if len(marks) > WINDOW and state.norm > SLOW * marks[-1 - WINDOW]:
             return state, End.STUCK
@@ -167,13 +173,14 @@ def _one(
 
 
 def _again(problem: Problem, state: State, factor: Tensor, budget: Budget) -> State:
-    """Steps with a Gram that is a little old, while each halves the residual: they cost two passes, and no matrix."""
+    """Steps with a Gram that is a little old, while each brings enough: they cost two passes, and no matrix."""
+    limit = ENOUGH_IF_LARGE if problem.size >= LARGE else ENOUGH
     while state.norm > 0:
         problem.put(state.values)
         after = trial(problem, state, problem.pull(_solve(factor, state.residual)))
         if not after.norm < state.norm:
             break
-        enough = after.norm < 0.5 * state.norm
+        enough = after.norm < limit * state.norm
         state = after
         budget.accept(state.norm)
         if state.norm < EXTENDED * problem.scale and not state.extended:

@@ -1,4 +1,4 @@
-r"""The equations that a polish solves: $\sqrt{w_i}\,(f(\theta,x_i)-\bar y_i)=0$ over distinct inputs, and what is known of them at $\theta$."""
+r"""The equations that a polish solves, $\sqrt{w_i}\,(f(\theta,x_i)-\bar y_i)=0$ over distinct inputs, and their derivatives."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ class Problem:
         single = {int(rows[0]) for rows in data.duplicates}
         keep = torch.tensor([int(i) not in single for i in distinct])
         y[keep] = data.y.cpu()[distinct[keep]]  # to the bit
-        return Problem(
-            module, data.x[distinct].to(device), y.to(device), count.sqrt().to(device), math.sqrt(2 * data.loss_floor)
-        )
+        return Problem(module, data.x[distinct].to(device), y.to(device), count.sqrt().to(device), math.sqrt(2 * data.loss_floor))
 
     @property
     def size(self) -> int:
