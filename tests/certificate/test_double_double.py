@@ -36,7 +36,9 @@ def scalar(value: float) -> torch.Tensor:
 
 
 def exact(pair: Pair) -> list[mpmath.mpf]:
-    return [EXACT.mpf(h) + EXACT.mpf(low) for h, low in zip(pair.high.flatten().tolist(), pair.low.flatten().tolist(), strict=True)]
+    return [
+        EXACT.mpf(h) + EXACT.mpf(low) for h, low in zip(pair.high.flatten().tolist(), pair.low.flatten().tolist(), strict=True)
+    ]
 
 
 @given(a=ordinary, b=ordinary)
@@ -87,16 +89,22 @@ def test_plain_products_would_not():
 IMAGES = torch.randn(3, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 KNOWN = [a for a in ACTIVATIONS if a not in ("sin", "cos")]
+SCHEMES = ("du", "allen-zhu")
+
+
+def pooled(mode: str) -> nn.Sequential:
+    first = nn.Conv2d(2, 5, (3, 2), stride=2, dilation=2, padding=2, padding_mode=mode)
+    rest = (nn.AvgPool2d(2), nn.Conv2d(5, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout().eval(), nn.Linear(3, 2))
+    return nn.Sequential(first, nn.Tanh(), *rest).double()
+
+
 NETWORKS = [
-    *((f"{a} {scheme}", fully_connected(7, 9, 2, 2, scheme=scheme, activation=a), ROWS) for a in KNOWN for scheme in ("du", "allen-zhu")),
-    *((f"{build.__name__} {scheme}", build((2, 6, 6), 4, 3, 2, scheme=scheme), IMAGES) for build in (cnn, conv_resnet) for scheme in ("du", "allen-zhu")),
-    *((f"resnet {scheme}", resnet(7, 6, 3, 2, scheme=scheme), ROWS) for scheme in ("du", "allen-zhu")),
-    *(
-        (mode, nn.Sequential(nn.Conv2d(2, 5, (3, 2), stride=2, dilation=2, padding=2, padding_mode=mode), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(5, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout().eval(), nn.Linear(3, 2)).double(), IMAGES)
-        for mode in ("zeros", "circular", "reflect", "replicate")
-    ),
+    *((f"{a} {s}", fully_connected(7, 9, 2, 2, scheme=s, activation=a), ROWS) for a in KNOWN for s in SCHEMES),
+    *((f"{make.__name__} {s}", make((2, 6, 6), 4, 3, 2, scheme=s), IMAGES) for make in (cnn, conv_resnet) for s in SCHEMES),
+    *((f"resnet {s}", resnet(7, 6, 3, 2, scheme=s), ROWS) for s in SCHEMES),
+    *((mode, pooled(mode), IMAGES) for mode in ("zeros", "circular", "reflect", "replicate")),
     ("same", nn.Sequential(nn.Conv2d(2, 3, 3, padding="same"), nn.ReLU(), nn.Flatten(), nn.Linear(108, 1)).double(), IMAGES),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("net", "x"), [pytest.param(net, x, id=name) for name, net, x in NETWORKS])

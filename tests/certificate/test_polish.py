@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -27,7 +28,7 @@ IMAGES = load("digits", n=30, classes=(3, 8), flat=False)
 def mlp(*dims: int, act: type[nn.Module] = nn.ReLU, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
-    for a, b in zip(dims, dims[1:], strict=False):
+    for a, b in itertools.pairwise(dims):
         layers += [nn.Linear(a, b, dtype=dtype), act()]
     return nn.Sequential(*layers[:-1])
 
@@ -38,7 +39,7 @@ def flat(module: nn.Module) -> np.ndarray:
 
 def check(done: Polished, module: nn.Module, data: Dataset) -> None:
     """What must hold however it ended."""
-    assert all(after <= before for before, after in zip(done.history, done.history[1:], strict=False))
+    assert all(after <= before for before, after in itertools.pairwise(done.history))
     assert done.moved == pytest.approx(float(np.linalg.norm(flat(done.module) - flat(module))), rel=1e-12, abs=1e-300)
     with torch.no_grad():
         plain = float((done.module(data.x).reshape(data.y.shape) - data.y).norm())
@@ -164,7 +165,7 @@ def test_conflicting_duplicates_leave_their_floor_and_nothing_else():
 def test_more_equations_than_parameters_is_said():
     data = Dataset(rows(30, 3), rows(30, 2, seed=1))
     done = polish(nn.Linear(3, 2), data)
-    assert done.status in (PolishStatus.STALLED, PolishStatus.MAX_STEPS)
+    assert done.status is PolishStatus.STALLED
     assert "more equations (N = 60) than trained parameters (P = 8)" in done.reason
     design = torch.cat([data.x, torch.ones(30, 1, dtype=torch.float64)], dim=1)
     best = design @ torch.linalg.lstsq(design, data.y).solution
@@ -254,7 +255,9 @@ def test_gradients_of_pre_activations_are_those_of_each_row():
         place = int(units.call[j])
         h = net[: 2 * place + 1](problem.x)[int(units.row[j]), int(units.unit[j])]
         slow = torch.autograd.grad(h, list(net.parameters()), allow_unused=True)
-        wanted = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(net.parameters(), slow, strict=True)])
+        wanted = torch.cat(
+            [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(net.parameters(), slow, strict=True)]
+        )
         assert torch.allclose(gradients(problem, units)[j], wanted)
 
 
@@ -311,8 +314,6 @@ def overflowing() -> nn.Module:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"module": "net"}, "module, data are str and Dataset"),
-        ({"data": PAIR.x}, "module, data are Sequential and Tensor"),
         ({"module": with_nan()}, "first: 0.weight"),
         ({"module": overflowing()}, "returns NaN or infinity for the data"),
         ({"module": nn.Sequential(nn.ReLU())}, "has no trainable parameter"),
@@ -323,9 +324,7 @@ def overflowing() -> nn.Module:
         ({"module": nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))}, "mixes samples"),
         ({"until": -1.0}, "until is -1.0"),
         ({"until": math.nan}, "until is nan"),
-        ({"until": "low"}, "until is 'low'"),
         ({"max_steps": -1}, "max_steps is -1"),
-        ({"max_steps": 1.5}, "max_steps is 1.5"),
         ({"max_steps": True}, "max_steps is True"),
     ],
 )

@@ -19,8 +19,17 @@ from zeroloss.certificate.polish_starts import fit_last_layer, go_down
 from zeroloss.data import Dataset
 from zeroloss.errors import ArgumentError
 from zeroloss.gram import forward
+from zeroloss.gram.trace import refuse_mixing
 
 DESCENTS = (300, 1000, 3000)  # steps of gradient descent before each new attempt
+ENDINGS = {
+    End.BUDGET: "max_steps ended first",
+    End.FLAT: "the outputs do not depend on the trained parameters (dead units?)",
+    End.STATIONARY: "the loss's gradient vanishes there (a local minimum or saddle, or dead units)",
+    End.OVERFLOW: "the Gram overflows",
+    End.ROUNDING: "float64 weights do not come closer",
+    End.STUCK: "no kind of step lowers it further",
+}
 WIDENINGS = 12  # steps to move units off their kinks
 POLISHED_AGAIN = 6  # Grams, after that
 
@@ -44,7 +53,8 @@ class Polished:
         moved: $\|\theta-\theta_{\mathrm{user}}\|$ over the trained parameters.
         status: how it ended.
         reason: why, in a sentence.
-        history: residuals of the weights that were kept, from the user's own on; each at most the one before.
+        history: residuals of the weights that were kept, from the user's own on; each below the one before. (Units moved off a
+            kink in the end may leave ``residual`` a little above the last.)
         steps: how many Gram matrices were formed.
         extended: whether ``residual`` was computed in double-double arithmetic.
         float64_residual: what float64 arithmetic gives for the same weights.
@@ -115,7 +125,7 @@ def polish(
     budget, mind = Budget(max_steps, [start.norm], progress), across if kinked else None
     state, end = run(problem, state, budget, mind)
     for turn in range(1 + len(DESCENTS)):
-        if state.norm <= goal or end not in (End.STUCK, End.FLAT):
+        if state.norm <= goal or end is not End.STUCK:
             break
         other = fit_last_layer(problem, state) if turn == 0 else go_down(problem, data, state, DESCENTS[turn - 1], budget)
         if other is None:
@@ -150,9 +160,13 @@ def _widened(problem: Problem, state: State, goal: float, budget: Budget) -> Sta
     for _ in range(WIDENINGS if room(problem) else 0):
         units, moves = narrow(problem)
         if state.norm < tiny and not bool((moves != 0).any()):
-            state, _ = run(problem, state, Budget(POLISHED_AGAIN, [math.inf]), None)
+            again = Budget(min(POLISHED_AGAIN, budget.grams - budget.used), [math.inf])
+            state, _ = run(problem, state, again)
+            budget.used += again.used
             if state.norm <= goal and (wider := margin(problem)) > width:
                 best, width = state, wider
+            break
+        if budget.spent:
             break
         matrix = problem.gram()
         budget.spend()
@@ -179,18 +193,15 @@ def _outcome(problem: Problem, state: State, goal: float, until: float, end: End
         why += f"; equal inputs have different targets, which keep it above {problem.floor:.6g}"
     if problem.size > parameters:
         why += f"; there are more equations (N = {problem.size}) than trained parameters (P = {parameters}): a wider network has solutions"
-    if end is End.BUDGET:
-        return PolishStatus.MAX_STEPS, why + "; max_steps ended first"
-    if end is End.FLAT:
-        return PolishStatus.STALLED, why + "; the outputs do not depend on the trained parameters (dead units?)"
-    ending = "float64 weights do not come closer" if end is End.ROUNDING else "no kind of step lowers it further"
-    return PolishStatus.STALLED, f"{why}; {ending}"
+    status = PolishStatus.MAX_STEPS if end is End.BUDGET else PolishStatus.STALLED
+    return status, f"{why}; {ENDINGS[end]}"
 
 
 def _check(module: nn.Module, data: Dataset, until: float, max_steps: int) -> None:
-    if not (isinstance(module, nn.Module) and isinstance(data, Dataset)):
-        seen = f"are {type(module).__name__} and {type(data).__name__}"
-        raise ArgumentError("module, data", seen, "pass an nn.Module and a zeroloss.Dataset")
+    if not isinstance(module, nn.Module) or not isinstance(data, Dataset):
+        raise ArgumentError(
+            "module, data", f"are {type(module).__name__} and {type(data).__name__}", "pass an nn.Module and a zeroloss.Dataset"
+        )
     if isinstance(until, bool) or not isinstance(until, int | float) or not 0 <= until < math.inf:
         raise ArgumentError("until", f"is {until!r}", "pass a finite number of at least 0")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
@@ -200,6 +211,7 @@ def _check(module: nn.Module, data: Dataset, until: float, max_steps: int) -> No
     for name, p in module.named_parameters():
         if not p.is_floating_point() or not bool(torch.isfinite(p).all()):
             raise ArgumentError("module", f"has NaN, infinite or complex weights (first: {name})", "pass finite real weights")
+    refuse_mixing(module)
     with torch.no_grad():
         outputs = forward(module, data.x[:1])
     if outputs.shape[1] != data.y.shape[1]:

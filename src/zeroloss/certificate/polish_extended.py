@@ -32,10 +32,10 @@ def extended_outputs(module: nn.Module, x: Tensor, rows: int) -> Pair | None:
     Example:
         >>> layer = nn.Linear(3, 1, bias=False).double()
         >>> with torch.no_grad():
-        ...     _ = layer.weight.copy_(torch.tensor([[1.0, 1e-20, -1.0]]))
+        ...     _ = layer.weight.copy_(torch.tensor([[1.0, 2.0**-66, -1.0]]))
         >>> x = torch.ones(1, 3, dtype=torch.float64)
-        >>> layer(x).item(), extended_outputs(layer, x, 1).high.item()
-        (0.0, 1e-20)
+        >>> layer(x).item(), extended_outputs(layer, x, 1).high.item() == 2.0**-66
+        (0.0, True)
     """
     steps = _steps(module)
     if steps is None:

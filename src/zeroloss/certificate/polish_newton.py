@@ -23,6 +23,7 @@ ENOUGH, LARGE, ENOUGH_IF_LARGE = (
     0.5,
 )  # what a step may leave of the residual for the next to use the same Gram of that size
 UNIT = 2.0**-53  # of the targets' norm: a residual as small as their own rounding
+STATIONARY = 1e-15
 WINDOW, SLOW = 8, 0.98  # this many Grams that bring no more than this factor are a stall
 
 
@@ -31,7 +32,9 @@ class End(StrEnum):
 
     ROUNDING = "ROUNDING"  # no step halves a residual that is at rounding level
     STUCK = "STUCK"  # no step, however short, or only crawling
-    FLAT = "FLAT"  # the Gram is zero or not finite
+    FLAT = "FLAT"  # the Gram is zero
+    STATIONARY = "STATIONARY"  # the loss's gradient is zero up to rounding
+    OVERFLOW = "OVERFLOW"  # the Gram is not finite
     BUDGET = "BUDGET"
 
 
@@ -119,8 +122,10 @@ def run(problem: Problem, state: State, budget: Budget, across: Blocked | None =
         matrix = problem.gram()
         budget.spend()
         mean = float(matrix.diagonal().mean())
-        if not (math.isfinite(mean) and mean > 0):
-            return state, End.FLAT
+        if not math.isfinite(mean) or mean <= 0:
+            return state, End.FLAT if mean == 0 else End.OVERFLOW
+        if _stationary(matrix, state.residual):
+            return state, End.STATIONARY
         damping = DAMPING * mean if math.isnan(damping) else min(damping, 1e3 * mean)
         before = state.norm
         state, damping, factor = _one(problem, state, matrix, damping, across)
@@ -195,6 +200,13 @@ def _extended(problem: Problem, state: State) -> State:
     """The same weights with their residual in double-double arithmetic, where that can be had."""
     problem.put(state.values)
     return state_of(problem, extended=True)
+
+
+def _stationary(matrix: Tensor, residual: Tensor) -> bool:
+    r"""Whether $\|J^\top r\|^2=r^\top Gr$ is zero beside the Gram's trace, up to rounding; that a residual of zero is, does not count."""
+    size = float(residual.norm())
+    direction = residual / size if size > 0 else residual
+    return size > 0 and float(direction @ (matrix @ direction)) <= STATIONARY * float(matrix.diagonal().sum())
 
 
 def worth(norm: float, after: float, model: float) -> bool:
