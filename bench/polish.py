@@ -21,7 +21,7 @@ QUICK: dict[str, tuple[Callable[[], nn.Module], Callable[[], Dataset]]] = {
     "2-layer softplus w256, N=100": (lambda: mlp(nn.Softplus, 64, 256, 1), lambda: load("digits", n=100, classes=(3, 8))),
     "2-layer tanh w256, N=500": (lambda: mlp(nn.Tanh, 64, 256, 10), lambda: load("digits", n=50)),
     "4-layer relu w256, N=200": (lambda: mlp(nn.ReLU, 64, 256, 256, 256, 1), lambda: load("digits", n=200, classes=(3, 8))),
-    "16-layer relu w256, N=100": (lambda: mlp(nn.ReLU, 64, *[256] * 15, 1), lambda: load("digits", n=100, classes=(3, 8))),
+    "16-layer relu w256, N=100": (lambda: he(mlp(nn.ReLU, 64, *[256] * 15, 1)), lambda: load("digits", n=100, classes=(3, 8))),
     "DU resnet w128, N=100": (
         lambda: resnet(64, 128, 3, scheme="du", dtype=torch.float32),
         lambda: load("digits", n=100, classes=(3, 8)),
@@ -78,6 +78,14 @@ def train(net: nn.Module, data: Dataset) -> None:
         optimiser.step()
         if float(loss.detach()) < FITTED:
             return
+
+
+def he(net: nn.Sequential) -> nn.Sequential:
+    """Weights that keep norms through ReLU layers, which torch's own do not."""
+    for layer in net[:-1]:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    return net
 
 
 def mlp(activation: type[nn.Module], *dims: int) -> nn.Sequential:

@@ -208,8 +208,7 @@ def test_the_budget_is_kept_and_progress_is_shown():
 
 
 def test_plain_steps_stall_on_kinks_where_polish_does_not():
-    net = mlp(64, 64, 64, 64, 1)
-    data = load("digits", n=100, classes=(3, 8))
+    net, data = mlp(64, 3, 1), load("digits", n=100, classes=(3, 8))
     problem = Problem.of(copy.deepcopy(net).double(), data)
     state, end = run(problem, state_of(problem), Budget(100, [math.inf]))
     assert end is End.STUCK

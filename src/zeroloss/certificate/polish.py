@@ -83,12 +83,16 @@ def polish(
 ) -> Polished:
     r"""Move a copy of a module's trained weights to where its residual $f(\theta)-y$ vanishes up to rounding.
 
-    Levenberg-Marquardt steps $(G+\lambda I)z=r$, $\theta\leftarrow\theta-J^\top z$ through the (nk)×(nk) Gram, which end as Gauss-Newton
-    steps; J is never formed. Where activations have kinks and a step is refused, shorter ones that end just beyond a crossing are
-    tried, and one that holds the units that would cross first. Where steps lead nowhere, the last layer is fitted alone (no kink is in
-    the way there), and then gradient descent is run for a while, each followed by new steps. Once float64's rounding would show in the
-    residual it is computed in double-double arithmetic, for the networks that :func:`zeroloss.certificate.polish_extended.extended_outputs`
-    knows. In the end units that lie on a kink, or nearly, are moved off it with the outputs held where they are.
+    Gauss-Newton steps $Gz=r$, $\theta\leftarrow\theta-tJ^\top z$ through the (nk)×(nk) Gram with t from 1 to 1/8, and where these do not
+    deliver Levenberg-Marquardt's, with $G+\lambda I$; J is never formed. Where activations have kinks and a damped step is refused,
+    shorter ones that end just beyond a crossing are tried, and one that holds the units that would cross first. Where steps lead
+    nowhere, the last layer is fitted alone (no kink is in the way there), and then gradient descent is run for a while, each followed by
+    new steps. Once float64's rounding would show in the residual it is computed in double-double arithmetic, for the networks that
+    :func:`zeroloss.certificate.polish_extended.extended_outputs` knows. In the end units that lie on a kink, or nearly, are moved off it
+    with the outputs held where they are.
+
+    Deep networks whose samples of one class have nearly collapsed into one point may be led further into that collapse, to zero loss
+    at a singular Gram, where nothing can be certified; polishing earlier in training avoids it.
 
     Args:
         module: any module that :func:`zeroloss.gram` takes, in any float dtype; only a float64 copy of it is changed.

@@ -1,4 +1,4 @@
-r"""Levenberg-Marquardt steps through the Gram, $(G+\lambda I)z=r$, $\theta\leftarrow\theta-J^\top z$, that end as Gauss-Newton's."""
+r"""Gauss-Newton steps through the Gram, $Gz=r$, $\theta\leftarrow\theta-tJ^\top z$, and Levenberg-Marquardt's where t would be small."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from zeroloss.certificate.polish_problem import Problem, Values
 
+FRACTIONS = (1.0, 0.5, 0.25, 0.125)  # of an undamped step
 DAMPING = 1e-4  # at first, of the Gram's mean diagonal entry
 LEAST_DAMPING = 1e-15  # below, none
+ROUNDING = 1e3  # units: a residual that no step halves is then called rounding
 ATTEMPTS = 12  # with more and more damping, before a step is given up
 RULE = ((0.8, 0.03), (0.4, 0.25), (0.2, 1.0))  # a step of more than this share of the model's gain: what becomes of the damping
 RAISE = 4.0  # where it was less
@@ -115,7 +117,7 @@ def run(problem: Problem, state: State, budget: Budget, across: Blocked | None =
     Returns:
         The last state, and why it is the last.
     """
-    tiny = EXTENDED * problem.scale
+    tiny, rounding = EXTENDED * problem.scale, ROUNDING * UNIT * problem.scale
     if state.norm < tiny and not state.extended:
         state = _extended(problem, state)
     damping, marks = math.nan, [state.norm]
@@ -134,14 +136,14 @@ def run(problem: Problem, state: State, budget: Budget, across: Blocked | None =
         del matrix
         if factor is None:
             problem.put(state.values)
-            return state, End.ROUNDING if state.norm < tiny else End.STUCK
+            return state, End.ROUNDING if state.norm < rounding else End.STUCK
         budget.accept(state.norm)
         if state.norm < tiny and not state.extended:
             state = _extended(problem, state)
         if state.norm < 0.1 * before:
             state = _again(problem, state, factor, budget)
         marks.append(state.norm)
-        if state.norm <= UNIT * problem.scale or (state.norm < tiny and state.norm > 0.5 * before):
+        if state.norm <= UNIT * problem.scale or (state.norm < rounding and state.norm > 0.5 * before):
             return state, End.ROUNDING
         if len(marks) > WINDOW and state.norm > SLOW * marks[-1 - WINDOW]:
             return state, End.STUCK
@@ -153,6 +155,9 @@ def _one(
 ) -> tuple[State, float, Tensor | None]:
     """One accepted step, its damping for the next, and its factor; no factor where none was accepted."""
     mean = float(matrix.diagonal().mean())
+    whole = _straight(problem, state, matrix)
+    if whole is not None:
+        return whole[0], min(damping, DAMPING * mean * (whole[0].norm / state.norm)), whole[1]
     for attempt in range(ATTEMPTS):
         damping = 0.0 if damping < LEAST_DAMPING * mean else damping
         factor = cholesky(matrix, damping)
@@ -173,10 +178,28 @@ def _one(
             if gain > RULE[0][0]:
                 damping *= min(1.0, 10 * after.norm / state.norm)
             return after, damping, factor
-        if state.norm < EXTENDED * problem.scale and attempt >= 2:
+        if state.norm < ROUNDING * UNIT * problem.scale and attempt >= 2:
             break
         damping = max(6 * damping, 1e-12 * mean)
     return state, damping, None
+
+
+def _straight(problem: Problem, state: State, matrix: Tensor) -> tuple[State, Tensor] | None:
+    r"""A part t of the undamped step, which lowers all of the residual by as much, where t need not be small.
+
+    Damping lowers the residual first along large eigenvalues of G, and leaves it where the small ones are, at weights where these are
+    smaller still. The path of undamped steps, $\theta'=-J^\top G^{-1}r$ at its limit, is short, and keeps $\lambda_{\min}(G)$.
+    """
+    factor = cholesky(matrix, 0.0)
+    if factor is None:
+        return None
+    problem.put(state.values)
+    change = problem.pull(_solve(factor, state.residual))
+    for fraction in FRACTIONS:
+        after = trial(problem, state, change, -fraction)
+        if after.norm < (1 - fraction / 2) * state.norm:
+            return after, factor
+    return None
 
 
 def _again(problem: Problem, state: State, factor: Tensor, budget: Budget) -> State:
