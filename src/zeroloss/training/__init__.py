@@ -5,8 +5,9 @@ from zeroloss.training.checkpoint import replace_file
 from zeroloss.training.descent import descend, powers_of_four
 from zeroloss.training.flow import Flow, gradient_flow
 from zeroloss.training.function_space import forecast_descent
-from zeroloss.training.linearised import Linearised, linearise, predict_descent
+from zeroloss.training.linearised import Linearised, linearise
 from zeroloss.training.losses import LOSSES, Loss, find_loss
+from zeroloss.training.prediction import Prediction, predict, predict_descent
 from zeroloss.training.probes import FULL_GRAM, Prober
 from zeroloss.training.schedule import check_momentum, check_schedule
 from zeroloss.training.steps import AUTO_FRACTION, check_budget, check_step, expected_smoothness, step_size, theory_step
@@ -20,6 +21,7 @@ __all__ = [
     "Flow",
     "Linearised",
     "Loss",
+    "Prediction",
     "Probe",
     "Prober",
     "Status",
@@ -36,6 +38,7 @@ __all__ = [
     "linearise",
     "make_batches",
     "powers_of_four",
+    "predict",
     "predict_descent",
     "replace_file",
     "step_size",
