@@ -174,9 +174,8 @@ def _mix(basis: Tensor, factors: Tensor, rotated: Tensor) -> Tensor:
 
 def _norms(p: Tensor, rotated: Tensor) -> Tensor:
     size = rotated.norm(dim=1)
-    return torch.linalg.vector_norm(
-        torch.where(size == 0, 0.0, p * size), dim=1
-    )  # in the eigenbasis: no cancellation where it is tiny
+    left: Tensor = torch.where(size == 0, 0.0, p * size).square().sum(dim=1).sqrt()
+    return left  # in the eigenbasis: no cancellation where it is tiny
 
 
 def _check(
