@@ -3,6 +3,7 @@
 from zeroloss.training.batches import Batches, make_batches
 from zeroloss.training.checkpoint import replace_file
 from zeroloss.training.descent import descend, powers_of_four
+from zeroloss.training.edge import Edge, StepVerdict, stability_edge, step_verdict
 from zeroloss.training.flow import Flow, gradient_flow
 from zeroloss.training.function_space import forecast_descent
 from zeroloss.training.linearised import Linearised, linearise
@@ -19,6 +20,7 @@ __all__ = [
     "FULL_GRAM",
     "LOSSES",
     "Batches",
+    "Edge",
     "Flow",
     "Linearised",
     "Loss",
@@ -26,6 +28,7 @@ __all__ = [
     "Probe",
     "Prober",
     "Status",
+    "StepVerdict",
     "Tracked",
     "Trajectory",
     "check_budget",
@@ -44,6 +47,8 @@ __all__ = [
     "predict_descent",
     "rayleigh_quotient",
     "replace_file",
+    "stability_edge",
     "step_size",
+    "step_verdict",
     "theory_step",
 ]

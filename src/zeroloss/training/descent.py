@@ -95,7 +95,7 @@ def descend(
     check_step(step)
     check_momentum(momentum)
     schedule = check_schedule(schedule)
-    _check_module(module, data)
+    check_module(module, data)
     batches = make_batches(data.n, batch, replacement, seed)
     x, y = match(module, data.x), match(module, data.y)
     record = Record(chosen, y, goal, batches.epoch)
@@ -227,7 +227,12 @@ def _restore(weights: Weights, tracker: Tracker | None, found: Checkpoint, path:
         raise FileError(path or "", f"is damaged ({error})", "delete it to train from the start") from error
 
 
-def _check_module(module: nn.Module, data: Dataset) -> None:
+def check_module(module: nn.Module, data: Dataset) -> None:
+    """Refuse what is no module and data set, a module without trainable parameters, and outputs that do not fit the targets.
+
+    Raises:
+        ArgumentError: saying which.
+    """
     if not isinstance(module, nn.Module) or not isinstance(data, Dataset):
         raise ArgumentError(
             "module, data", f"are {type(module).__name__} and {type(data).__name__}", "pass an nn.Module and a zeroloss.Dataset"
