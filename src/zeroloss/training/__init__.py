@@ -10,7 +10,7 @@ from zeroloss.training.linearised import Linearised, linearise
 from zeroloss.training.losses import LOSSES, Loss, find_loss
 from zeroloss.training.prediction import Prediction, predict, predict_descent
 from zeroloss.training.probes import FULL_GRAM, Prober
-from zeroloss.training.rayleigh import Tracked, rayleigh_quotient
+from zeroloss.training.rayleigh import Tracked
 from zeroloss.training.schedule import check_momentum, check_schedule
 from zeroloss.training.steps import AUTO_FRACTION, check_budget, check_step, expected_smoothness, step_size, theory_step
 from zeroloss.training.trajectory import Probe, Status, Trajectory
@@ -45,7 +45,6 @@ __all__ = [
     "powers_of_four",
     "predict",
     "predict_descent",
-    "rayleigh_quotient",
     "replace_file",
     "stability_edge",
     "step_size",

@@ -99,9 +99,10 @@ def descend(
     batches = make_batches(data.n, batch, replacement, seed)
     x, y = match(module, data.x), match(module, data.y)
     record = Record(chosen, y, goal, batches.epoch)
-    tracker = _tracker(module, data) if track else None
+    _check_track(track, data)
     asked = asked | {0} if track else asked
     weights = Weights(module, x, momentum)
+    tracker = Tracker(weights) if track else None
     path, mark, found = None if checkpoint is None else Path(checkpoint), "", None
     if path is not None:
         rule = step if isinstance(step, str) else f"{step:.6g}"  # not all its digits: with other threads the last ones may differ
@@ -148,7 +149,7 @@ def descend(
         if prober is not None and status is not Status.DIVERGED and (k in asked or status is not None):
             taken, probed = (*taken, prober.measure(module, k)), True
         if tracker is not None and prober is not None and record.due(k) and status is not Status.DIVERGED:
-            tracker.add(k, done.outputs, prober.ends if probed else None, keep=k in asked)
+            tracker.add(k, done, prober.ends if probed else None, keep=k in asked)
         clock += time.perf_counter() - pause
         if status is not None:
             break
@@ -210,12 +211,11 @@ def _result(
     return replace(record.trajectory(status, eta, probes, seconds), tracked=None if tracker is None else tracker.tracked)
 
 
-def _tracker(module: nn.Module, data: Dataset) -> Tracker:
-    if data.n * data.outputs > FULL_GRAM:
+def _check_track(track: bool, data: Dataset) -> None:
+    if track and data.n * data.outputs > FULL_GRAM:
         raise ArgumentError(
             "track", f"is True for {data.n * data.outputs} outputs over all rows", f"track at most {FULL_GRAM}, with fewer rows"
         )
-    return Tracker(module)
 
 
 def _restore(weights: Weights, tracker: Tracker | None, found: Checkpoint, path: Path | None) -> None:

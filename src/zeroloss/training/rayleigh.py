@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
+
+from zeroloss.training.weights import Pass, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,50 +31,28 @@ class Tracked:
     below_largest: Float[Tensor, " s"]
 
 
-def rayleigh_quotient(outputs: Float[Tensor, "n k"], parameters: list[nn.Parameter], vector: Float[Tensor, " N"]) -> float:
-    r"""$v^\top Gv/v^\top v=\|J^\top v\|^2/\|v\|^2$ by one backward pass.
-
-    In float32 the gradient errs by roundings of $\|J\|$, so the quotient by about $10^{-7}\lambda_{\max}^{1/2}\lambda^{1/2}$ at the size λ.
-
-    Args:
-        outputs: in the graph, which is kept.
-        parameters: what J differentiates by.
-        vector: v over all nk outputs, sample-major.
-
-    Returns:
-        The quotient, its squares summed in float64.
-
-    Example:
-        >>> layer = nn.Linear(2, 1, bias=False).double()
-        >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
-        >>> rayleigh_quotient(layer(x), [layer.weight], torch.tensor([1.0, 0.0]).double())
-        5.0
-    """
-    seed = vector.to(outputs).reshape(outputs.shape)
-    gradients = torch.autograd.grad(outputs, parameters, seed, retain_graph=True, allow_unused=True)
-    norms = [float(torch.linalg.vector_norm(g, dtype=torch.float64)) for g in (*gradients, seed) if g is not None]
-    return sum(norm * norm for norm in norms[:-1]) / (norms[-1] * norms[-1])
-
-
 class Tracker:
-    """Follows both ends along a run, in the run's own dtype and with its own forward passes.
+    r"""Follows both ends along a run, with the run's own forward passes.
+
+    In float32 the gradient errs by roundings of $\|J\|$, so a quotient of the size $\lambda$ by about
+    $10^{-7}(\lambda_{\max}\lambda)^{1/2}$; its squares are summed in float64.
 
     Args:
-        module: the module that is being trained.
+        weights: the run's.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
         self._ends = torch.zeros(0, 2, dtype=torch.float64)
         self._steps: list[int] = []
         self._values: list[tuple[float, float]] = []
 
-    def add(self, step: int, outputs: Float[Tensor, "n k"], ends: Float[Tensor, "N 2"] | None, keep: bool) -> None:
+    def add(self, step: int, done: Pass, ends: Float[Tensor, "N 2"] | None, keep: bool) -> None:
         """Measure both quotients at a step.
 
         Args:
             step: k.
-            outputs: of all rows at the weights as they are, in the graph, which is kept.
+            done: a forward pass of all rows at the weights as they are, with its graph, which is kept.
             ends: the eigenvectors of both ends, where they have just been probed; else those kept before serve.
             keep: whether to keep them for the steps to come. Where a budget happens to end is not a property of the run: a run that
                 goes on from there with a larger one goes on with the vectors from before.
@@ -80,7 +60,8 @@ class Tracker:
         vectors = self._ends if ends is None else ends
         if ends is not None and keep:
             self._ends = ends
-        low, high = (rayleigh_quotient(outputs, self._parameters, vector) for vector in vectors.unbind(1))
+        seeds = [vector.to(done.outputs).reshape(done.outputs.shape) for vector in vectors.unbind(1)]
+        low, high = (self._weights.squared_norm(done, seed) / float(seed.to(torch.float64).square().sum()) for seed in seeds)
         self._steps.append(step)
         self._values.append((low, high))
 
