@@ -51,7 +51,7 @@ def expected_squares(
     The state is $A=\mathbb E[z_kr_k^\top]$, N×K, of all rows $z=(r,t)$ with the training rows r, and the squares of t alone: no matrix over
     pairs of test points. Under heavy ball, $z_{k+1}=(1+\mu)z_k-\mu z_{k-1}-\eta\hat KDr_k$, also $\mathbb E[z_kr_{k-1}^\top]$,
     $\mathbb E[z_{k-1}r_k^\top]$ and $\mathbb E[z_{k-1}r_{k-1}^\top]$ are carried. Cost: about $4NK^2$ operations a step, with momentum
-    $6NK^2$, up to the last step asked for; K = 100 takes 0.2 ms a step.
+    $6NK^2$, up to the last step asked for; K = 100 takes half a millisecond a step.
 
     Args:
         kernel: $\hat K$, the training rows' kernel with that of the test points and the training rows below it.
