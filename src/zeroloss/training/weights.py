@@ -130,8 +130,26 @@ class Weights:
             derivative: d, the estimate's derivative in its outputs, n×k.
             eta: the step size.
         """
+        moves = self._parts(done, derivative)
+        for parameter, moving in self._by_parameter.items():
+            moving.step(moves[parameter], eta)
+
+    def squared_norm(self, done: Pass, derivative: Tensor) -> float:
+        r"""$\|J^\top d\|^2$ over the trained parameters, in float64.
+
+        Of a product $\delta^\top h$ of few rows it is $\sum_{ij}(\delta\delta^\top\circ hh^\top)_{ij}$, without the product. The terms
+        cancel where d is an eigenvector of a small eigenvalue, which costs float64 little.
+
+        Args:
+            done: a forward pass at the weights as they are; it can be used again.
+            derivative: d, n×k.
+        """
+        return sum(_squared_norm(parts) for parts in self._parts(done, derivative, keep=True).values())
+
+    def _parts(self, done: Pass, derivative: Tensor, keep: bool = False) -> dict[Tensor, list[_Part]]:
+        """The gradient J^T d of every trained parameter, as a sum of parts."""
         edges = [*(call.edge for call in done.calls), *(get_gradient_edge(p) for p in self._whole)]
-        parts = torch.autograd.grad(done.outputs, edges, derivative, allow_unused=True)
+        parts = torch.autograd.grad(done.outputs, edges, derivative, retain_graph=keep, allow_unused=True)
         moves: dict[Tensor, list[_Part]] = {parameter: [] for parameter in self._by_parameter}
         for call, delta in zip(done.calls, parts, strict=False):
             if delta is not None:
@@ -142,8 +160,7 @@ class Weights:
         for parameter, gradient in zip(self._whole, parts[len(done.calls) :], strict=True):
             if gradient is not None:
                 moves[parameter].append((gradient, None))
-        for parameter, moving in self._by_parameter.items():
-            moving.step(moves[parameter], eta)
+        return moves
 
     def at_rest(self, done: Pass, derivative: Tensor) -> bool:
         """Whether neither a gradient nor a velocity would move anything, so that no later step would differ.
@@ -208,6 +225,18 @@ class Weights:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _squared_norm(parts: list[_Part]) -> float:
+    """The squared Frobenius norm of a sum of parts."""
+    products = [(left, right) for left, right in parts if right is not None]
+    if parts and len(products) == len(parts):
+        left, right = torch.cat([a for a, _ in products], dim=1), torch.cat([b for _, b in products], dim=0)
+        if len(right) < min(len(left), right.shape[1]):
+            left, right = left.to(torch.float64), right.to(torch.float64)
+            return max(0.0, float(((left.T @ left) * (right @ right.T)).sum()))
+    total = sum(left if right is None else left @ right for left, right in parts)
+    return float(torch.linalg.vector_norm(total, dtype=torch.float64)) ** 2 if isinstance(total, Tensor) else 0.0
 
 
 def _same(ours: Tensor | None, true: Tensor | None) -> bool:
