@@ -9,7 +9,7 @@ from zeroloss.networks import cnn, conv_resnet, fully_connected, resnet
 from zeroloss.report import write_report
 from zeroloss.spectrum import extremes
 from zeroloss.study import Study, check, run_study
-from zeroloss.training import Probe, Trajectory, descend, predict_descent
+from zeroloss.training import Probe, Trajectory, descend, predict, predict_descent, stability_edge
 
 __all__ = [
     "CLAIMS",
@@ -31,9 +31,11 @@ __all__ = [
     "gram",
     "limit_kernel",
     "load",
+    "predict",
     "predict_descent",
     "resnet",
     "run_study",
+    "stability_edge",
     "write_report",
 ]
 __version__ = "0.1.0"
