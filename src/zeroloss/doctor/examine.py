@@ -33,7 +33,7 @@ FEWEST = 4  # steps of the trial whatever the work
 def diagnose(
     module: nn.Module,
     data: Dataset,
-    step: float | None = None,
+    step: float | int | None = None,
     *,
     loss: str | Loss = "squared",
     build: Callable[[int], nn.Module] | None = None,
@@ -83,7 +83,7 @@ def diagnose(
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         tell("running the network")
         subject = admit(module, data, find_loss(loss), budget, seed)
-        return _examine(subject, step, _builder(module, build, width), trial_steps, tell)
+        return _examine(subject, None if step is None else float(step), _builder(module, build, width), trial_steps, tell)
 
 
 def _examine(
@@ -270,7 +270,7 @@ def _builder(
     return seeded, width
 
 
-def _check(step: float | None, budget: int, trial_steps: int, build: object, width: int | None) -> None:
+def _check(step: float | int | None, budget: int, trial_steps: int, build: object, width: int | None) -> None:
     if step is not None and (
         isinstance(step, bool) or not isinstance(step, int | float) or not (math.isfinite(step) and step > 0)
     ):

@@ -81,6 +81,9 @@ def decades(start: Forecast, after: Forecast, movement: Movement, first: float, 
     drift = movement.drift_per_gain if math.isfinite(movement.drift_per_gain) else 1e3
     for ratio in DECADES:
         told = start.steps_to(ratio * first)
+        if told == 0:
+            found.append(Decade(ratio, 0, 0, 0, 0, 0))
+            continue
         seen = next((k for k, loss in enumerate(movement.losses) if loss <= ratio * first), None)
         if seen is not None:
             low, high = (seen, seen) if exact else (math.floor(seen / (1 + drift)), math.ceil(seen * (1 + drift)))

@@ -191,14 +191,15 @@ def _fitting(module: nn.Module, data: Dataset, rows: tuple[int, ...], notes: lis
         shapes.append(data.as_rows())
     elif data.image_shape is not None:
         shapes.append(data.as_images())
-    dtypes = {p.dtype for p in module.parameters()}
+    narrow = [(tensor, tensor.dtype) for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    dtypes = {dtype for _, dtype in narrow}
     errors = []
     for wide in (True, False):
         if wide:
             module.double()
         else:  # some forward passes insist on their own dtype
-            for dtype in dtypes:
-                module.to(dtype)
+            for tensor, dtype in narrow:
+                tensor.data = tensor.data.to(dtype)
         for shaped in shapes:
             try:
                 _run(module, take(shaped, rows[:2]).x)
