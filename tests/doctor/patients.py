@@ -15,14 +15,14 @@ def digits(n: int = 40, classes: tuple[int, ...] | None = (3, 8)) -> Dataset:
 
 def with_row_again(data: Dataset, row: int, target: Tensor) -> Dataset:
     """The data with one row appended once more, under another target or the same."""
-    return Dataset(torch.cat([data.x, data.x[row : row + 1]]), torch.cat([data.y, target]), None, data.name, data.classes, data.image_shape)
+    return Dataset(
+        torch.cat([data.x, data.x[row : row + 1]]), torch.cat([data.y, target]), None, data.name, data.classes, data.image_shape
+    )
 
 
 def mlp(inputs: int = 64, width: int = 64, outputs: int = 1, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)
-    )
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs))
 
 
 def convolutional(outputs: int = 1) -> nn.Sequential:

@@ -219,7 +219,10 @@ def test_targets_that_a_loss_does_not_cover():
 
 def test_images_and_rows_are_turned_into_each_other():
     data = digits(20)
-    assert diagnose(convolutional(), data, trial_steps=4).stable_step == diagnose(convolutional(), data.as_images(), trial_steps=4).stable_step
+    assert (
+        diagnose(convolutional(), data, trial_steps=4).stable_step
+        == diagnose(convolutional(), data.as_images(), trial_steps=4).stable_step
+    )
     assert diagnose(mlp(), data.as_images(), trial_steps=4).stable_step == diagnose(mlp(), data, trial_steps=4).stable_step
 
 

@@ -27,7 +27,9 @@ def jacobian(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     found = []
     for value in outputs:
         parts = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
-        found.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(trained, parts, strict=True)]))
+        found.append(
+            torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(trained, parts, strict=True)])
+        )
     return torch.stack(found)
 
 

@@ -193,7 +193,7 @@ def width_findings(advice: WidthAdvice | None, why_not: str) -> Iterator[Finding
         + (
             "."
             if advice.enough <= advice.own
-            else f": a wider network fits in fewer steps, up to {advice.limit / max(now, 1e-300):.3g} times."
+            else f": a wider network fits in fewer steps, by a factor of up to {advice.limit / max(now, 1e-300):.3g}."
         ),
         numbers,
     )
