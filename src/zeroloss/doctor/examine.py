@@ -26,7 +26,7 @@ from zeroloss.errors import ArgumentError
 from zeroloss.training import Loss, find_loss
 
 BUDGET = 1500  # n·k of the Gram: seconds for its eigenvectors
-WORK = 1e11  # rows times parameters times steps of the trial
+WORK = 5e10  # rows times parameters times steps of the trial
 FEWEST = 4  # steps of the trial whatever the work
 
 
@@ -140,7 +140,7 @@ def _examine(
     samples = slow_samples(subject, start, horizon)
     tell("listening to the layers")
     before, saturations = layer_health(subject.module, subject.sample.x)
-    later = layer_health(trial.module, subject.sample.x)[0] if trial else before
+    later = layer_health(trial.module, subject.sample.x, probes=1)[0] if trial else before
     advice, why_not = None, "The width cannot be varied: pass build=, a function from width to network (in a file, build(width))."
     if builder[0] is not None:
         tell("trying other widths")

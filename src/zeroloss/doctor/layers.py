@@ -19,7 +19,7 @@ from zeroloss.gram import match, rows_of
 from zeroloss.networks import Elementwise
 from zeroloss.typing import Inputs
 
-PROBES = 16  # random directions of outputs
+PROBES = 8  # random directions of outputs
 FLAT = 0.01  # of an activation's steepest slope: below it for every row a unit is saturated
 ALIKE = 1e-10  # relative spread over rows below which a unit is constant
 MANY = 0.5  # share of dead units that is serious
@@ -69,12 +69,13 @@ class Saturation:
     flat: int
 
 
-def layer_health(module: nn.Module, x: Inputs) -> tuple[tuple[LayerHealth, ...], tuple[Saturation, ...]]:
+def layer_health(module: nn.Module, x: Inputs, probes: int = PROBES) -> tuple[tuple[LayerHealth, ...], tuple[Saturation, ...]]:
     """Examine every layer with weights and every bounded activation.
 
     Args:
         module: in eval mode; left as it is.
         x: inputs.
+        probes: how many random directions of outputs the shares of the gradient are estimated from; 1 tells which are zero.
 
     Returns:
         The layers in the order in which they ran (those whose calls are not seen last), and the activations.
@@ -106,7 +107,7 @@ def layer_health(module: nn.Module, x: Inputs) -> tuple[tuple[LayerHealth, ...],
     finally:
         for handle in handles:
             handle.remove()
-    signals, energies = _pulled(module, outputs, [z for calls in seen.values() for z in calls])
+    signals, energies = _pulled(module, outputs, [z for calls in seen.values() for z in calls], probes)
     total = sum(energies.values())
     place, layers = 0, []
     for layer, calls in seen.items():
@@ -211,7 +212,9 @@ def layer_findings(
         )
 
 
-def _pulled(module: nn.Module, outputs: Tensor, values: list[Tensor]) -> tuple[list[Tensor], dict[nn.Parameter, float]]:
+def _pulled(
+    module: nn.Module, outputs: Tensor, values: list[Tensor], probes: int
+) -> tuple[list[Tensor], dict[nn.Parameter, float]]:
     """Derivatives of one random combination of outputs in what was recorded, and every parameter's squared gradient."""
     trained = [p for p in module.parameters() if p.requires_grad]
     energies = dict.fromkeys(trained, 0.0)
@@ -219,13 +222,13 @@ def _pulled(module: nn.Module, outputs: Tensor, values: list[Tensor]) -> tuple[l
     signals = [torch.zeros_like(z) for z in values]
     if not outputs.requires_grad:
         return signals, energies
-    for probe in range(PROBES):
+    for probe in range(probes):
         direction = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
         wanted = [*trained, *(values if probe == 0 else ())]
-        found = torch.autograd.grad(outputs, wanted, direction, retain_graph=probe < PROBES - 1, allow_unused=True)
+        found = torch.autograd.grad(outputs, wanted, direction, retain_graph=probe < probes - 1, allow_unused=True)
         for parameter, gradient in zip(trained, found, strict=False):
             if gradient is not None:
-                energies[parameter] += float(gradient.square().sum()) / PROBES
+                energies[parameter] += float(gradient.square().sum()) / probes
         if probe == 0:
             signals = [z if s is None else s for z, s in zip(signals, found[len(trained) :], strict=True)]
     return signals, energies
