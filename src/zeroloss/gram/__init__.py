@@ -1,18 +1,20 @@
-"""Finite-width Gram matrices: per-layer products of what a forward and a backward pass recorded."""
+"""Finite-width Gram matrices of any module: per-layer products of what a forward and a backward pass recorded."""
 
 from zeroloss.gram.back import formula_gradient
-from zeroloss.gram.products import tangent_operator
+from zeroloss.gram.plan import Plan, make_plan
+from zeroloss.gram.products import jacobian_operator, tangent_operator
 from zeroloss.gram.structured import gram, layer_grams, sample_blocks, traced_grams
 from zeroloss.gram.trace import Call, forward, match, rows_of, trace
-from zeroloss.gram.uses import check_uses
 
 __all__ = [
     "Call",
-    "check_uses",
+    "Plan",
     "formula_gradient",
     "forward",
     "gram",
+    "jacobian_operator",
     "layer_grams",
+    "make_plan",
     "match",
     "rows_of",
     "sample_blocks",

@@ -1,8 +1,9 @@
 r"""Where a layer applies its weight: at $T$ positions of a sample, and at each of them as one and the same linear map.
 
-A convolution reads a patch $\phi_{it}$ at every position of the image, a linear layer reads its whole input at its only one.
-With $\delta_{it}$ the derivative of an output in what the layer gives there, the sample's gradient is
-$\sum_t\delta_{it}\phi_{it}^\top$ (THEORY 3.2), and one formula serves every kind of layer: a new kind is one entry of :data:`KINDS`.
+A convolution reads a patch $\phi_{it}$ at every position of the image, a linear layer reads its whole input at its only one, an
+embedding reads the unit vector of a token. With $\delta_{it}$ the derivative of an output in what the layer gives there, the sample's
+gradient is $\sum_t\delta_{it}\phi_{it}^\top$ (THEORY 3.2), and one formula serves every kind of layer: a new kind is one entry of
+:data:`KINDS`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zeroloss.errors import ArgumentError
+from zeroloss.gram.parameters import parameters_of
 
-Layer = nn.Linear | nn.Conv2d
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,15 @@ class Kind:
         patches: a layer and its inputs, rows first, to n×...×...: the dimensions of a row of the layer's weight, then those of positions.
         signals: derivatives in the layer's outputs, shaped like them, to n×O×T, its positions in the order of the patches'.
         dimensions: the fewest that inputs have when their first one runs over samples.
+        inner: rows of patches, p×D and q×D, to their p×q inner products.
+        explicit: whether patches are the vectors that the weight multiplies, rather than names of them.
     """
 
     patches: Callable[[nn.Module, Tensor], Tensor]
     signals: Callable[[Tensor], Tensor]
     dimensions: int
+    inner: Callable[[Tensor, Tensor], Tensor] = lambda left, right: left @ right.T
+    explicit: bool = True
 
 
 def _tokens(values: Tensor) -> Tensor:
@@ -40,111 +46,80 @@ def _tokens(values: Tensor) -> Tensor:
 
 def _windows(layer: nn.Module, inputs: Tensor) -> Tensor:
     """A view, n×channels×kernel×positions, since a single strided copy of it is five times as fast as ``functional.unfold``."""
-    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     view = functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
-    for dimension, (kernel, dilation, stride) in enumerate(zip(layer.kernel_size, layer.dilation, layer.stride, strict=True), 2):
-        view = view.unfold(dimension, dilation * (kernel - 1) + 1, stride)
-    return view[..., :: layer.dilation[0], :: layer.dilation[1]].permute(0, 1, 4, 5, 2, 3)
+    space = len(layer.kernel_size)
+    for axis, (kernel, dilation, stride) in enumerate(zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)):
+        view = view.unfold(2 + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    kernels = range(2 + space, 2 + 2 * space)
+    return view.permute(0, 1, *kernels, *range(2, 2 + space))
 
 
-KINDS: dict[type[Layer], Kind] = {
+def _names(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """A token's number stands for its unit vector; that of the padding, which is not trained, is equal to none, itself included."""
+    assert isinstance(layer, nn.Embedding)
+    numbers = inputs.reshape(len(inputs), 1, -1).to(torch.float64)  # float32 would merge numbers above 2^24
+    return numbers if layer.padding_idx is None else numbers.masked_fill(numbers == layer.padding_idx, torch.nan)
+
+
+def _maps(delta: Tensor) -> Tensor:
+    return delta.flatten(2)
+
+
+KINDS: dict[type[nn.Module], Kind] = {
     nn.Linear: Kind(lambda _, inputs: _tokens(inputs), _tokens, 2),
-    nn.Conv2d: Kind(_windows, lambda delta: delta.flatten(2), 4),
+    nn.Conv1d: Kind(_windows, _maps, 3),
+    nn.Conv2d: Kind(_windows, _maps, 4),
+    nn.Conv3d: Kind(_windows, _maps, 5),
+    nn.Embedding: Kind(_names, _tokens, 1, inner=lambda left, right: left == right.T, explicit=False),
 }
 
 
-def is_layer(module: nn.Module) -> bool:
-    """Whether a module is of a kind in :data:`KINDS`.
+def kind_of(layer: nn.Module) -> Kind | None:
+    """The layer's kind; None for other modules, and where an option makes its weight act otherwise.
 
     Example:
-        >>> is_layer(nn.Linear(2, 1)), is_layer(nn.ReLU())
-        (True, False)
+        >>> kind_of(nn.ReLU()) is None, kind_of(nn.Conv2d(2, 4, 3, groups=2)) is None, kind_of(nn.Linear(2, 1)).dimensions
+        (True, True, 2)
     """
-    return isinstance(module, tuple(KINDS))
+    if getattr(layer, "groups", 1) != 1:  # every weight meets only a part of each patch
+        return None
+    if isinstance(layer, nn.Embedding) and (layer.max_norm is not None or layer.scale_grad_by_freq):
+        return None  # it changes its weight, or its gradient, as it goes
+    return next((kind for type_, kind in KINDS.items() if isinstance(layer, type_)), None)
 
 
-def parameters_of(layer: Layer) -> dict[str, nn.Parameter]:
-    """The trainable ones of a layer's weight and bias, none of them where the layer's kind does not cover its options.
-
-    Args:
-        layer: of a kind in :data:`KINDS`.
-
-    Returns:
-        ``"weight"`` and ``"bias"``, where they are parameters of the layer and trained. A convolution in groups has none: its
-        weight meets only a part of each patch.
-
-    Example:
-        >>> list(parameters_of(nn.Conv2d(2, 4, 3, bias=False))), list(parameters_of(nn.Conv2d(2, 4, 3, groups=2)))
-        (['weight'], [])
-    """
-    own = dict(layer.named_parameters(recurse=False))
-    whole = getattr(layer, "groups", 1) == 1
-    return {name: own[name] for name in ("weight", "bias") if whole and name in own and own[name].requires_grad}
-
-
-def patches(layer: Layer, inputs: Tensor) -> Tensor:
+def patches(layer: nn.Module, inputs: Tensor, parts: tuple[str, ...] | None = None) -> Tensor:
     r"""What a layer's trained weights multiply at every position: the inputs, and 1 for the bias.
 
     Args:
-        layer: of a kind in :data:`KINDS`, with something trained.
+        layer: of a kind in :data:`KINDS`.
         inputs: its inputs, rows first.
+        parts: which of ``"weight"`` and ``"bias"`` count; by default those that are trained.
 
     Returns:
-        $\phi$, n×D×T: D is the length of a row of the weight (none where it is frozen), and one more where the bias is trained.
+        $\phi$, n×D×T: D is the length of a row of the weight (none where it does not count), and one more where the bias counts. For
+        an embedding D is 1, the token's number in place of its unit vector.
 
     Example:
-        >>> import torch
         >>> patches(nn.Conv2d(2, 5, 3), torch.ones(4, 2, 6, 6)).shape
         torch.Size([4, 19, 16])
     """
-    trained = parameters_of(layer)
-    phi = _kind(layer).patches(layer, inputs)
-    n, length = len(inputs), layer.weight[0].numel()
+    kind = kind_of(layer)
+    assert kind is not None
+    parts = tuple(parameters_of(layer)) if parts is None else parts
+    phi = kind.patches(layer, inputs)
+    if not kind.explicit:
+        return phi
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    n, length = len(inputs), weight[0].numel()
     positions = phi.numel() // (n * length)
-    if "bias" not in trained:
+    if "bias" not in parts:
         return phi.reshape(n, length, positions)
-    if "weight" not in trained:
+    if "weight" not in parts:
         return phi.new_ones(n, 1, positions)
     both = phi.new_ones(n, length + 1, positions)
     both[:, :-1].view(phi.shape).copy_(phi)
     return both
-
-
-def signals(layer: Layer, delta: Tensor) -> Tensor:
-    r"""Derivatives in a layer's outputs, position by position.
-
-    Args:
-        layer: of a kind in :data:`KINDS`.
-        delta: derivatives, shaped like the layer's outputs.
-
-    Returns:
-        $\delta$, n×O×T.
-
-    Example:
-        >>> import torch
-        >>> signals(nn.Linear(2, 5), torch.ones(4, 7, 5)).shape
-        torch.Size([4, 5, 7])
-    """
-    return _kind(layer).signals(delta)
-
-
-def check_rows(name: str, layer: Layer, inputs: Tensor, n: int) -> None:
-    """Refuse inputs whose first dimension does not run over the samples.
-
-    Args:
-        name: the layer's dotted name.
-        layer: of a kind in :data:`KINDS`.
-        inputs: what it was called with.
-        n: the number of samples.
-
-    Raises:
-        ArgumentError: saying what was seen.
-    """
-    if inputs.ndim < _kind(layer).dimensions or len(inputs) != n:
-        seen = f"uses {name!r} on inputs of shape {tuple(inputs.shape)} for {n} samples"
-        raise ArgumentError("module", seen, "keep the samples in the first dimension, one row each")
-
-
-def _kind(layer: Layer) -> Kind:
-    return next(kind for type_, kind in KINDS.items() if isinstance(layer, type_))

@@ -1,4 +1,4 @@
-"""One forward pass that records what every linear layer and convolution saw: its inputs, and its outputs in the graph."""
+"""One forward pass that records what every layer of a known kind saw: its inputs, and its outputs in the graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
-from zeroloss.gram.positions import Layer, is_layer
+from zeroloss.gram.affine import gradient_of
+from zeroloss.gram.positions import kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,19 +20,24 @@ class Call:
 
     Args:
         name: the layer's dotted name.
-        layer: the layer, of a kind in :data:`zeroloss.gram.positions.KINDS`.
+        layer: the layer, of a kind in :data:`zeroloss.gram.positions.KINDS` or :mod:`zeroloss.gram.affine`.
         inputs: h, as the layer took them: n×d, n×tokens×d, or n×channels×height×width.
         outputs: z, as the layer gave them, still in the graph.
     """
 
     name: str
-    layer: Layer
+    layer: nn.Module
     inputs: Tensor
     outputs: Tensor
 
+    @property
+    def linear(self) -> bool:
+        """Whether the layer applies a weight to its inputs, as linear layers and convolutions do."""
+        return isinstance(self.layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
 
 def trace(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Call]]:
-    """Run the module once and record every call of a linear layer or a convolution.
+    """Run the module once and record every call of a layer of a known kind.
 
     Args:
         module: any module; it is left as it was.
@@ -44,11 +50,12 @@ def trace(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Call]]:
         ArgumentError: where the outputs are not one row an input, or a layer mixes samples.
     """
     refuse_mixing(module)
-    names = {layer: name for name, layer in module.named_modules() if is_layer(layer)}
+    names = {layer: name for name, layer in module.named_modules() if kind_of(layer) or gradient_of(layer)}
     calls: list[Call] = []
 
     def record(layer: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> Tensor:
-        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        if not arguments or not isinstance(arguments[0], Tensor):
+            return result  # called by keyword: what it saw is not known, and its parameters go another way
         calls.append(Call(names[layer], layer, arguments[0].detach(), result))
         return result.clone()  # an activation that works in place must not overwrite what was recorded
 
@@ -80,11 +87,10 @@ def forward(module: nn.Module, x: Tensor) -> Tensor:
         outputs = module(match(module, x))
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "shape" not in reason and "dimension" not in reason and "size" not in reason:
+        if not any(word in reason for word in ("shape", "dimension", "size", "indices", "index")):
             raise
-        raise ArgumentError(
-            "x", f"of shape {tuple(x.shape)} does not fit the module ({reason})", "pass rows of its length"
-        ) from error
+        remedy = "pass token numbers as integers within its vocabulary" if "ind" in reason else "pass rows of its length"
+        raise ArgumentError("x", f"of shape {tuple(x.shape)} does not fit the module ({reason})", remedy) from error
     return rows_of(outputs, len(x))
 
 
@@ -100,9 +106,10 @@ def hooks(layers: dict[nn.Module, str], record: object) -> Iterator[None]:
 
 
 def match(module: nn.Module, x: Tensor) -> Tensor:
-    """The inputs in the dtype and on the device of the module's parameters."""
+    """The inputs on the device and in the dtype of the module's parameters; whole numbers stay so where it looks tokens up."""
+    tokens = not x.is_floating_point() and any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in module.modules())
     for parameter in module.parameters():
-        return x.detach().to(device=parameter.device, dtype=parameter.dtype)
+        return x.detach().to(device=parameter.device, dtype=x.dtype if tokens else parameter.dtype)
     return x.detach()
 
 
@@ -119,17 +126,18 @@ def rows_of(outputs: Tensor, n: int) -> Tensor:
 
 
 def refuse_mixing(module: nn.Module) -> None:
-    """Refuse a module whose outputs for one sample depend on the others, for which a tangent kernel is not defined.
+    """Refuse a module that by its own setting mixes samples, or is random, for which a tangent kernel is not defined.
 
     Raises:
         ArgumentError: naming the layer.
     """
     for name, layer in module.named_modules():
+        kind = type(layer).__name__
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
             how = "in training mode" if layer.training else "without running statistics"
             remedy = "call module.eval() first" if layer.training else "build it with track_running_stats=True"
-            raise ArgumentError("module", f"mixes samples: {name!r} is {type(layer).__name__} {how}", remedy)
+            raise ArgumentError("module", f"mixes samples: {name!r} is {kind} {how}", remedy)
+        if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.training and layer.track_running_stats:
+            raise ArgumentError("module", f"changes as it runs: {name!r} is {kind} in training mode", "call module.eval() first")
         if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0:
-            raise ArgumentError(
-                "module", f"is random: {name!r} is {type(layer).__name__} in training mode", "call module.eval() first"
-            )
+            raise ArgumentError("module", f"is random: {name!r} is {kind} in training mode", "call module.eval() first")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.data import Dataset
-from zeroloss.gram import Call, check_uses, match, trace, traced_grams
+from zeroloss.gram import Call, make_plan, match, trace, traced_grams
 from zeroloss.spectrum import spectral_norm
 from zeroloss.training.linearised import linearise
 from zeroloss.training.losses import Loss
@@ -36,7 +36,6 @@ class Prober:
         self._x, self._y = match(self._twin, data.x), match(self._twin, data.y)
         self._trained = {name: p for name, p in self._twin.named_parameters() if p.requires_grad}
         self._weights = {name: p.detach().clone() for name, p in self._trained.items()}
-        check_uses(self._twin, self._x)
         outputs, calls = trace(self._twin, self._x)
         self._gram, self._last = self._grams(outputs, calls)
         self._gram_norm = _norm(self._gram)
@@ -95,9 +94,9 @@ class Prober:
 
     def _grams(self, outputs: Tensor, calls: list[Call]) -> tuple[Tensor, Tensor]:
         """The whole Gram, and the share of the last trained layer that is not the output layer."""
-        parts = traced_grams(self._twin, outputs, calls, self._output)
-        linear = [name for name, layer in self._twin.named_modules() if isinstance(layer, nn.Linear)]
-        hidden = [name for name in parts if name != linear[-1]] or list(parts)
+        parts = traced_grams(self._twin, make_plan(self._twin, self._x), self._x, outputs, calls, self._output)
+        linear = list(dict.fromkeys(call.name for call in calls if call.linear))
+        hidden = [name for name in linear[:-1] if name in parts] or list(parts)
         return torch.stack(list(parts.values())).sum(dim=0), parts[hidden[-1]]
 
 
@@ -117,7 +116,7 @@ def _norm(matrix: Tensor) -> float:
 
 
 def _signs(calls: list[Call]) -> list[Tensor]:
-    return [call.outputs.detach() >= 0 for call in calls[:-1]]
+    return [call.outputs.detach() >= 0 for call in [call for call in calls if call.linear][:-1]]
 
 
 def _changed(now: list[Tensor], before: list[Tensor]) -> float:

@@ -1,0 +1,215 @@
+"""Which way each trained parameter's share of the Gram is formed, found out on two rows, and that samples keep apart.
+
+A layer's calls speak for a parameter where the gradient they make up, a sum over positions or one written out, is the one that automatic
+differentiation finds. Weights that are tied, used through a function, or laid out with other things than samples in the first
+dimension make the two differ: those parameters are differentiated sample by sample instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zeroloss.errors import ArgumentError
+from zeroloss.gram.affine import written_out
+from zeroloss.gram.parameters import owners, parameters_of
+from zeroloss.gram.per_sample import WAYS
+from zeroloss.gram.positions import kind_of, patches
+from zeroloss.gram.trace import Call, forward, trace
+from zeroloss.typing import AnyInputs
+
+ROUNDING = 1e4  # units in the last place by which two ways to one sum may differ
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a module's Gram is formed.
+
+    Args:
+        covered: layer to the parts, of ``"weight"`` and ``"bias"``, for which its calls speak.
+        rest: names of all other trained parameters.
+        way: how gradients in those are taken, a key of :data:`zeroloss.gram.per_sample.WAYS`.
+        row_bytes: what the outputs of the covered layers take for a row.
+        outputs: k.
+    """
+
+    covered: dict[nn.Module, tuple[str, ...]]
+    rest: tuple[str, ...]
+    way: str
+    row_bytes: int
+    outputs: int
+
+    def used(self, calls: Sequence[Call], n: int) -> list[Call]:
+        """The calls that speak for trained parameters and are in the graph.
+
+        Raises:
+            ArgumentError: where one does not have one row a sample.
+        """
+        used = [call for call in calls if call.layer in self.covered and call.outputs.requires_grad]
+        for call in used:
+            if not _by_rows(call, n):
+                seen = f"uses {call.name!r} on inputs of shape {tuple(call.inputs.shape)} for {n} samples"
+                raise ArgumentError("module", seen, "keep the samples in the first dimension, one row each")
+        return used
+
+
+def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
+    """Find out how a module uses its trained parameters, on two of its inputs.
+
+    Args:
+        module: any module whose outputs for one sample depend on that sample alone.
+        x: inputs, one a row.
+
+    Returns:
+        The plan, good for any weights at which the module uses its parameters in the same way.
+
+    Raises:
+        ArgumentError: where nothing is trainable, samples mix, outputs are random, or a row alone is treated in another way.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> net[1].weight = net[0].weight
+        >>> make_plan(net, torch.eye(2)).rest
+        ('0.weight',)
+    """
+    names = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not names:
+        raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
+    rows = _two(x)
+    outputs, calls = trace(module, rows)
+    _check_apart(module, rows, outputs.detach())
+    covered = _covered(module, outputs, calls)
+    spoken = {id(p) for layer, mine in covered.items() for part, p in parameters_of(layer).items() if part in mine}
+    rest = tuple(name for name, p in names.items() if id(p) not in spoken)
+    size = sum(call.outputs.numel() for call in calls if call.layer in covered) * outputs.element_size()
+    way = _way(module, rest, rows, outputs) if rest else "vectorised"
+    return Plan(covered, rest, way, max(1, size // len(rows)), outputs.shape[1])
+
+
+def _two(x: Tensor) -> Tensor:
+    """The first row, and the first one that differs from it: mixing shows only where rows differ."""
+    if not isinstance(x, Tensor) or x.ndim < 1 or len(x) < 2:
+        return x
+    other = int((x[1:] != x[0]).flatten(1).any(dim=1).to(torch.uint8).argmax()) if x.ndim > 1 else 0
+    return x[[0, 1 + other]]
+
+
+def _check_apart(module: nn.Module, rows: Tensor, outputs: Tensor) -> None:
+    """Refuse outputs of the first row that change with the row beside it, or from one pass to the next."""
+    size = ROUNDING * torch.finfo(outputs.dtype).eps * float(outputs.abs().max())
+    if not math.isfinite(size):
+        return  # nothing can be told from NaN; what is formed from it will be NaN too
+    with torch.no_grad():
+        beside = forward(module, rows[[0] * len(rows)])
+        if float((beside[0] - outputs[0]).abs().max()) <= size:
+            return
+        again = forward(module, rows)
+    if float((again - outputs).abs().max()) > size:
+        raise ArgumentError(
+            "module", "is random: two passes over the same rows differ", "call module.eval() first, or fix its noise"
+        )
+    raise ArgumentError("module", "mixes samples: one row's outputs change with the row beside it", "keep samples apart")
+
+
+def _by_rows(call: Call, n: int) -> bool:
+    """Whether a call's first dimension runs over the samples, as far as its shape tells."""
+    kind = kind_of(call.layer)
+    fewest = 2 if kind is None else kind.dimensions
+    return call.inputs.ndim >= fewest and len(call.inputs) == n and len(call.outputs) == n
+
+
+def _covered(module: nn.Module, outputs: Tensor, calls: Sequence[Call]) -> dict[nn.Module, tuple[str, ...]]:
+    """The layers, and their parts, whose calls make up the gradient of each row's outputs, and of no other row's.
+
+    Both are compared along one random direction, which costs two passes over the weights where comparing whole gradients costs six.
+    """
+    holders, generator = owners(module), torch.Generator().manual_seed(0)
+    used = [call for call in calls if call.outputs.requires_grad]
+    odd = {call.layer for call in used if not _by_rows(call, len(outputs))}
+    parts = {
+        layer: tuple(part for part, p in parameters_of(layer).items() if holders[id(p)] == 1)
+        for layer in dict.fromkeys(call.layer for call in used)
+        if layer not in odd
+    }
+    agreeing = {layer: mine for layer, mine in parts.items() if mine}  # so far
+    used = [call for call in used if call.layer in agreeing]
+    directions = {layer: _direction(layer, mine, generator) for layer, mine in agreeing.items()}
+    aims = torch.randn(outputs.shape, generator=generator).to(outputs)  # equal ones are blind where outputs sum to 1
+    values = [call.outputs for call in used]
+    alone = torch.autograd.grad(outputs[0] @ aims[0], values, retain_graph=True, allow_unused=True) if used else ()
+    for call, delta in zip(used, alone, strict=True):
+        if delta is not None and bool((delta[1:].abs() > 0).any()):
+            agreeing.pop(call.layer, None)  # its rows are not samples
+    owned = [(layer, parameters_of(layer)[part], directions[layer][part]) for layer, mine in agreeing.items() for part in mine]
+    if not owned:
+        return {}
+    wanted = [*values, *(parameter for _, parameter, _ in owned)]
+    found = torch.autograd.grad((outputs * aims).sum(), wanted, retain_graph=True, allow_unused=True)
+    gaps: dict[nn.Module, Tensor | float] = dict.fromkeys(agreeing, 0.0)
+    sizes = dict.fromkeys(agreeing, 0.0)  # of the terms, not of their sum: positions and calls may cancel down to rounding
+    for (layer, _, direction), gradient in zip(owned, found[len(used) :], strict=True):
+        if gradient is not None:
+            gaps[layer] = gaps[layer] - _along(layer, gradient, direction)
+    for call, delta in zip(used, found, strict=False):
+        if delta is not None and call.layer in agreeing:
+            made, terms = _made(call, delta, directions[call.layer])
+            gaps[call.layer], sizes[call.layer] = gaps[call.layer] + made, sizes[call.layer] + terms
+    limit = ROUNDING * torch.finfo(outputs.dtype).eps
+    return {layer: mine for layer, mine in agreeing.items() if float(torch.as_tensor(gaps[layer]).norm()) <= limit * sizes[layer]}
+
+
+def _direction(layer: nn.Module, parts: tuple[str, ...], generator: torch.Generator) -> dict[str, Tensor]:
+    """A random one; for a layer that applies its weight at positions, one that all rows of the weight share."""
+    direction = {}
+    for part in parts:
+        parameter = parameters_of(layer)[part]
+        size = parameter.numel() if kind_of(layer) is None else parameter[0].numel()
+        direction[part] = torch.randn(size, generator=generator).to(parameter)
+    return direction
+
+
+def _along(layer: nn.Module, gradient: Tensor, direction: Tensor) -> Tensor:
+    """A true gradient along the direction: a number for each row of the weight, or one in all."""
+    return gradient.flatten() @ direction if kind_of(layer) is None else gradient.reshape(len(gradient), -1) @ direction
+
+
+def _made(call: Call, delta: Tensor, direction: dict[str, Tensor]) -> tuple[Tensor, float]:
+    """What one call makes up of the same over all rows, and the size of its terms."""
+    kind, along = kind_of(call.layer), torch.cat(list(direction.values()))
+    if kind is None:
+        gradient = written_out(call.layer, call.inputs, delta[:, None], tuple(direction)).sum(dim=(0, 1))
+        return gradient @ along, float(delta.abs().sum() * along.abs().max() * (1 + call.inputs.abs().max()))
+    signal = kind.signals(delta).transpose(0, 1).flatten(1)
+    phi = patches(call.layer, call.inputs, tuple(direction)).transpose(0, 1).flatten(1)
+    if kind.explicit:
+        return signal @ (along @ phi), float((signal.abs() @ (along.abs() @ phi.abs())).norm())
+    known, weight = phi[0].isfinite(), call.layer.weight
+    assert isinstance(weight, Tensor)
+    summed = torch.zeros_like(weight).index_add_(0, phi[0][known].long(), signal.T[known])
+    return summed @ along, float(signal.abs().sum() * along.abs().max())
+
+
+def _way(module: nn.Module, names: tuple[str, ...], rows: Tensor, outputs: Tensor) -> str:
+    """The first way to sample gradients that gives, one row at a time, what a pass over both rows gives."""
+    own = dict(module.named_parameters())
+    generator = torch.Generator().manual_seed(0)
+    few = sorted({0, outputs.shape[1] - 1})
+    aims = torch.randn(len(outputs), len(few), generator=generator).to(outputs)
+    wanted = [own[name] for name in names]
+    found = torch.autograd.grad((outputs[:, few] * aims).sum(), wanted, retain_graph=True, allow_unused=True)
+    true = torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(wanted, found, strict=True)])
+    for way, gradients in WAYS.items():
+        try:
+            each = gradients(module, names, rows, few, len(rows))
+        except (RuntimeError, NotImplementedError, ArgumentError):
+            continue  # no rule for one of its operations, or no outputs for one row alone
+        ours = torch.einsum("nkp,nk->p", each, aims)
+        size = float(torch.einsum("nkp,nk->p", each.abs(), aims.abs()).norm())
+        if float((ours - true).norm()) <= ROUNDING * torch.finfo(outputs.dtype).eps * size:
+            return way
+    seen = f"gives other gradients in {names[0]!r} for a row by itself than for a row among others"
+    raise ArgumentError("module", seen, "let every row be treated alike, whatever the number of rows")
