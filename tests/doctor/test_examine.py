@@ -11,9 +11,10 @@ from torch import nn
 
 from tests.cases import rows
 from tests.doctor.patients import RowTransformer, convolutional, digits, mlp, titles
-from zeroloss import ArgumentError, Dataset, descend, diagnose, fully_connected, resnet
+from zeroloss import ArgumentError, Dataset, descend, diagnose, fully_connected, load, resnet
 from zeroloss.doctor import Regime, Severity
-from zeroloss.spectrum.extremes import largest_eigenvalue
+from zeroloss.gram import tangent_operator
+from zeroloss.spectrum import largest_eigenvalue
 
 
 def small(n: int = 12, d: int = 5, k: int = 1) -> Dataset:
@@ -248,10 +249,49 @@ def test_a_narrow_network_is_rich_and_the_diagnosis_says_that_its_forecast_fails
 def test_the_stable_step_is_the_largest_eigenvalues():
     data, network = digits(), RowTransformer()
     found = diagnose(network, data)
-    from zeroloss.doctor.tangent import rows_operator
-
-    largest = largest_eigenvalue(rows_operator(network.double().eval(), data.x))
+    largest = largest_eigenvalue(tangent_operator(network.double().eval(), data.x))
     assert found.stable_step == pytest.approx(2 / largest, rel=1e-6)
+
+
+class Tokens(nn.Module):
+    """Numbers of grey levels as tokens."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.embedding = nn.Embedding(17, width)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, x):
+        h = self.norm(self.embedding(x))
+        h = h + self.attention(h, h, h, need_weights=False)[0]
+        return self.head(h.mean(dim=1))
+
+
+def test_a_transformer_on_tokens():
+    data = load("digits", n=20, classes=(3, 8), normalise="none")
+    whole = Dataset((data.x * (16 if data.x.max() <= 1 else 1)).round(), data.y)
+    torch.manual_seed(0)
+    found = diagnose(Tokens(), whole, build=Tokens, width=8)
+    assert {"embedding", "norm", "attention", "head"} <= {layer.name for layer in found.layers if layer.gradient > 0}
+    assert "Dropout off" in titles(found)
+    assert found.width is not None
+    with pytest.raises(ArgumentError, match="module fails"):
+        diagnose(Tokens(), Dataset(whole.x + 0.5, whole.y))
+
+
+def test_a_module_that_mixes_samples():
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 1)
+
+        def forward(self, x):
+            return self.layer(x - x.mean(dim=0))
+
+    with pytest.raises(ArgumentError, match="mixes samples"):
+        diagnose(Mixing(), small())
 
 
 @pytest.mark.parametrize("make", [lambda m: fully_connected(5, m, 1), lambda m: resnet(5, m, 2, scheme="du", activation="erf")])

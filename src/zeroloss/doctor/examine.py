@@ -101,10 +101,10 @@ def _examine(
         raise ArgumentError("module", "has gradients that are NaN or infinite", "check the scale of its weights and of the data")
     tell("taking it apart")
     modes = decompose(gram, scale)
-    largest = modes.largest
+    largest, exact = modes.largest, True
     if not subject.whole and largest > 0:
         tell(f"finding the largest eigenvalue over {data.n} rows")
-        largest, _ = largest_over_rows(subject.module, data.x, largest / scale, subject.sample.n)
+        largest, exact = largest_over_rows(subject.module, data.x, largest / scale, subject.sample.n)
     values = loss.value(subject.outputs, subject.targets)
     first = float(values.sum())
     stable = 2 / (loss.smoothness * largest) if largest > 0 else math.inf
@@ -156,6 +156,14 @@ def _examine(
             yield from step_findings(subject, step, stable, largest, recommended, movement)
         yield from spectrum_findings(subject, modes, stuck, scale)
         yield from subject.notes
+        if not exact:
+            yield Finding(
+                Severity.NOTICE,
+                "Largest eigenvalue scaled",
+                f"λ_max = {largest:.3g} is that of {subject.sample.n:,} rows times {scale:.3g}, for the work over all rows would take "
+                "minutes; on average this is too large rather than too small, so the stable step is on the safe side.",
+                {"largest": largest, "scale": scale},
+            )
         if first == 0:
             yield Finding(Severity.INFO, "Fitted", "The loss is 0 already.", {"loss": 0.0})
         elif recommended is not None:

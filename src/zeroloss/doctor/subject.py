@@ -46,6 +46,11 @@ class Subject:
         return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
 
     @property
+    def tokens(self) -> bool:
+        """Whether the module takes its inputs as whole numbers."""
+        return as_tokens in self.module._forward_pre_hooks.values()
+
+    @property
     def targets(self) -> Float[Tensor, "n k"]:
         """Of the sample, on the CPU."""
         return self.sample.y.detach().cpu()
@@ -134,6 +139,18 @@ def take(data: Dataset, rows: tuple[int, ...]) -> Dataset:
     return Dataset(data.x[index], data.y[index], labels, data.name, data.classes, shape)
 
 
+def as_tokens(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A hook before a module's forward that gives it whole numbers for its inputs.
+
+    Args:
+        arguments: of the forward; the first are the inputs.
+
+    Returns:
+        The same, the inputs as integers.
+    """
+    return (arguments[0].long(), *arguments[1:])
+
+
 def _check_weights(module: nn.Module) -> None:
     if not any(p.requires_grad for p in module.parameters()):
         raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
@@ -217,6 +234,13 @@ def _fitting(module: nn.Module, data: Dataset, rows: tuple[int, ...], notes: lis
             return shaped
         if dtypes == {torch.float64}:
             break
+    if bool((data.x == data.x.round()).all()):  # whole numbers may be tokens, which an embedding takes as integers only
+        module.register_forward_pre_hook(as_tokens)
+        try:
+            _run(module, take(data, rows[:2]).x)
+            return data
+        except Exception as error:
+            errors.append(error)
     seen = f"fails on {tuple(data.x[:2].shape)} rows of the data ({_first_line(errors[0])})"
     raise ArgumentError("module", seen, "pass data of the shape that it takes") from errors[0]
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from zeroloss.doctor.finding import Finding, Severity, listed, percent
-from zeroloss.doctor.subject import Subject, take
+from zeroloss.doctor.subject import Subject, as_tokens, take
 from zeroloss.doctor.tangent import full_gram
 from zeroloss.errors import ArgumentError
 from zeroloss.networks import Network, cnn, conv_resnet, fully_connected, resnet, weight_layers
@@ -130,7 +130,10 @@ def advise_width(subject: Subject, build: Callable[[int, int], nn.Module], own: 
         values = []
         for seed in range(SEEDS):
             try:
-                matrix = full_gram(build(width, seed).double().eval(), data.x)
+                network = build(width, seed).double().eval()
+                if subject.tokens:
+                    network.register_forward_pre_hook(as_tokens)
+                matrix = full_gram(network, data.x)
             except ArgumentError:
                 raise
             except Exception as error:  # a user's build may raise anything
