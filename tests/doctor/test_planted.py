@@ -77,6 +77,18 @@ def test_a_step_three_times_too_large_for_descent_at_one_over_the_largest_eigenv
     assert "Step too large" in first_lines(found, 1)
 
 
+def test_a_step_that_is_too_large_once_the_network_has_sharpened():
+    data = digits()
+    network = mlp(width=512)
+    found = diagnose(network, data)
+    assert found.movement.largest > 1.3 * found.largest
+    again = diagnose(network, data, 1.9 / found.movement.largest)
+    assert "Step too large" not in titles(again)
+    again = diagnose(network, data, 0.95 * found.stable_step)
+    assert again.verdict is StepVerdict.STABLE
+    assert "Step too large" in titles(again, Severity.SERIOUS)
+
+
 def test_a_dead_layer():
     network = mlp()
     with torch.no_grad():

@@ -11,7 +11,7 @@ from torch import nn
 from zeroloss.data import Dataset
 from zeroloss.doctor.diagnosis import Diagnosis
 from zeroloss.doctor.finding import Finding, Severity, ordered
-from zeroloss.doctor.geometry import data_findings
+from zeroloss.doctor.geometry import PAIRS, data_findings
 from zeroloss.doctor.layers import layer_findings, layer_health
 from zeroloss.doctor.modes import Forecast, decompose, forecast_of
 from zeroloss.doctor.outlook import Curve, Decade, curve, decades
@@ -160,7 +160,8 @@ def _examine(
             yield Finding(
                 Severity.NOTICE,
                 "Largest eigenvalue scaled",
-                f"λ_max = {largest:.3g} is that of {subject.sample.n:,} rows times {scale:.3g}, for the work over all rows would take "
+                f"λ_max = {largest:.3g} is that of {subject.sample.n:,} rows times {scale:.3g}, for the work over all rows "
+                "would take "
                 "minutes; on average this is too large rather than too small, so the stable step is on the safe side.",
                 {"largest": largest, "scale": scale},
             )
@@ -197,7 +198,7 @@ def _examine(
         conflicts=data.conflicts,
         loss_floor=data.loss_floor,
         duplicates=data.duplicates,
-        separation=data.separation if data.n <= BUDGET * 10 else subject.sample.separation,
+        separation=data.separation if data.n <= PAIRS else subject.sample.separation,
         regime=movement.regime,
         movement=movement,
         layers=before,

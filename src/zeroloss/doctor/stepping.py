@@ -83,6 +83,17 @@ def step_findings(
                 f"its minimum. Take {recommended:.3g}.",
                 numbers,
             )
+        elif trial.steps and step * smoothness * trial.largest >= 2:
+            yield Finding(
+                Severity.SERIOUS,
+                "Step too large",
+                f"Step {step:.3g} is {times:.3g} times the stable step {limit} = {stable:.3g} at the start, but λ_max rose "
+                f"from {largest:.3g} to "
+                f"{trial.largest:.3g} within {count(trial.steps, 'step')}, and it is "
+                f"{step * smoothness * trial.largest / 2:.3g} times the stable "
+                f"step there. Take {recommended:.3g}.",
+                numbers | {"later": trial.largest},
+            )
         elif times < TIMID:
             yield Finding(
                 Severity.NOTICE,

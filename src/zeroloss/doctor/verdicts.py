@@ -88,9 +88,9 @@ def forecast_findings(subject: Subject, decades: tuple[Decade, ...], step: float
         if decade.steps is None:
             parts.append(f"{head} {never}")
             break
-        high = "?" if decade.high is None else f"{decade.high:,}"
-        ends = "" if decade.low == decade.high else f" [{decade.low:,} to {high}]"
-        parts.append(f"{head} in {decade.steps:,}{ends}")
+        high = "?" if decade.high is None else _steps(decade.high)
+        ends = "" if decade.low == decade.high else f" [{_steps(decade.low or 0)} to {high}]"
+        parts.append(f"{head} in {_steps(decade.steps)}{ends}")
     seen = sum(decade.steps is not None and decade.low == decade.high for decade in decades)
     exact = f" (the first {'was' if seen == 1 else f'{seen} were'} seen, not predicted)" if seen else ""
     how = (
@@ -195,3 +195,8 @@ def slow_findings(directions: tuple[SlowDirection, ...], samples: tuple[SlowSamp
             f"(label) residual: {rows}.",
             {"share": share, "horizon": horizon},
         )
+
+
+def _steps(number: int) -> str:
+    """A count of steps; of millions the size tells enough."""
+    return f"{number:,}" if number < 10**6 else f"{number:.2g}".replace("e+", "e")
