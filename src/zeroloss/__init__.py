@@ -2,6 +2,7 @@
 
 from zeroloss.claims import CLAIMS, Claim, Verdict
 from zeroloss.data import Dataset, load
+from zeroloss.doctor import Diagnosis, diagnose
 from zeroloss.errors import ArgumentError, FileError, ZerolossError
 from zeroloss.gram import gram
 from zeroloss.kernels import limit_kernel
@@ -16,6 +17,7 @@ __all__ = [
     "ArgumentError",
     "Claim",
     "Dataset",
+    "Diagnosis",
     "FileError",
     "Probe",
     "Study",
@@ -26,6 +28,7 @@ __all__ = [
     "cnn",
     "conv_resnet",
     "descend",
+    "diagnose",
     "extremes",
     "fully_connected",
     "gram",

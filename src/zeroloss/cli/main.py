@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_claims(commands)
     _add_data(commands)
     _add_kernel(commands)
+    _add_diagnose(commands)
     _add_report(commands)
     return parser
 
@@ -209,6 +210,34 @@ def _add_kernel(commands: argparse._SubParsersAction[_Parser]) -> None:
         from zeroloss.cli.kernel import kernel_command
 
         return kernel_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_diagnose(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(
+        commands,
+        "diagnose",
+        "Say why a network of yours will not fit, which step is stable and how long it takes",
+        "zeroloss diagnose net.py --data digits -n 100 --step 0.1 --out diagnosis",
+    )
+    command.add_argument(
+        "file",
+        metavar="FILE.py",
+        help="defines build() (or build(width=64)), giving an nn.Module; it is executed: name only code you trust",
+    )
+    command.add_argument("--data", required=True, metavar="SOURCE", help="digits, iris, mnist, ... or a .npz or .csv file")
+    _data_arguments(command)
+    command.add_argument("--seed", type=int, default=0, help="of the choice of rows, and of torch's generator before build()")
+    command.add_argument("--step", type=float, metavar="ETA", help="a step to be judged, in the units of the summed loss")
+    command.add_argument("--loss", default="squared", metavar="NAME", help="squared (default), cross_entropy, logistic, ...")
+    command.add_argument("--budget", type=int, default=1500, metavar="NK", help="rows times outputs that are measured (1500)")
+    command.add_argument("--out", metavar="DIR", help="a folder for the page, diagnosis.html, and diagnosis.json")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.diagnose import diagnose_command
+
+        return diagnose_command(parsed)
 
     command.set_defaults(run=run)
 
