@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import aslinearoperator
 
 from zeroloss import extremes, fully_connected, limit_kernel
-from zeroloss.spectrum import largest_eigenvalue, spectral_norm
-from zeroloss.spectrum.extremes import smallest_bound
+from zeroloss.spectrum import largest_eigenvalue, smallest_eigenvalue, spectral_norm
+from zeroloss.spectrum.bound import smallest_bound
 
 
 def with_spectrum(values: np.ndarray, seed: int) -> np.ndarray:
