@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from zeroloss.errors import ArgumentError
 from zeroloss.spectrum.bound import smallest_bound
 from zeroloss.spectrum.lanczos import lanczos
-from zeroloss.spectrum.operators import UNIT, Matrix, Vector, product, start, symmetric, symmetric_operator, written_out
+from zeroloss.spectrum.operators import UNIT, Matrix, as_product, start, symmetric, times, written_out
 from zeroloss.spectrum.smallest import LARGE, STEPS, TOLERANCE, by_inverse, settled
 
 __all__ = ["Extremes", "extremes", "largest_eigenvalue", "smallest_bound", "symmetric"]
@@ -46,9 +46,10 @@ class Extremes:
 def extremes(matrix_or_operator: Matrix | LinearOperator, entry_error: float = 0.0, bound: bool = True) -> Extremes:
     r"""Smallest and largest eigenvalue of a symmetric matrix or operator, in float64.
 
-    A matrix of a thousand rows or more costs a Cholesky factor and some tens of passes over it and over the matrix, as
-    :func:`smallest_eigenvalue` says; a smaller one, and one that is not positive definite, a full decomposition. Both ends are right to 1e-8,
-    relatively, where rounding allows it; an operator's smallest eigenvalue to 1e-8 of $\|A\|$ only where it does not converge further.
+    A matrix of two thousand rows or more costs a Cholesky factor and some tens of passes over it and over the matrix, as
+    :func:`smallest_eigenvalue` says; a smaller one, and one that is not positive definite, a full decomposition. An operator costs products
+    until both ends' residuals are 1e-8 of them, which takes the more, the worse its condition. Both ends are right to 1e-8, relatively,
+    where rounding allows it.
 
     The bound: let $C$ be the computed Cholesky factor of $G-\mu I$ for $\mu$ just below $\lambda_{\min}$. Since
     $CC^\top \succeq 0$ for any $C$, $\lambda_{\min}(G) \ge \mu - \|G-\mu I-CC^\top\|_\infty$; the norm is bounded with the
@@ -110,11 +111,10 @@ def largest_eigenvalue(operator: LinearOperator, tolerance: float = TOLERANCE) -
         >>> round(largest_eigenvalue(aslinearoperator(np.diag(np.arange(100.0)))), 6)
         99.0
     """
-    symmetric_operator(operator)
-    n = operator.shape[0]
+    apply, n = as_product(operator), operator.shape[0]
     if n <= SMALL:
         return float(scipy.linalg.eigvalsh(written_out(operator))[-1])
-    known = lanczos(lambda v: product(operator, v), start(n), lambda k: settled(k, tolerance), STEPS)
+    known = lanczos(apply, start(n), lambda k: settled(k, tolerance), STEPS)
     if settled(known, tolerance):
         return float(known.values[-1])
     values = eigsh(operator, k=1, which="LA", v0=start(n), tol=tolerance, return_eigenvectors=False)
@@ -130,24 +130,19 @@ def _fast_ends(matrix: NDArray[np.float64], work: NDArray[np.float64]) -> tuple[
     found = by_inverse(matrix, work)
     if found is None:
         return None
-    tensor = torch.from_numpy(matrix)
-
-    def apply(v: Vector) -> Vector:
-        return torch.mv(tensor, torch.from_numpy(v)).numpy()
-
-    top = lanczos(apply, start(len(matrix)), settled, STEPS)
+    top = lanczos(times(matrix), start(len(matrix)), settled, STEPS)
     return (found.value, float(top.values[-1])) if settled(top) else None
 
 
 def _operator_extremes(operator: LinearOperator) -> Extremes:
-    symmetric_operator(operator)
-    n = operator.shape[0]
+    apply, n = as_product(operator), operator.shape[0]
     if n <= SMALL:
         return Extremes(*_ends(written_out(operator)), None)
-    known = lanczos(lambda v: product(operator, v), start(n), lambda k: settled(k) and settled(k, end=0), STEPS)
+    known = lanczos(apply, start(n), lambda k: settled(k) and settled(k, end=0), STEPS)
     if settled(known) and settled(known, end=0):
         return Extremes(float(known.values[0]), float(known.values[-1]), None)
     low, high = (
-        float(eigsh(operator, k=1, which=which, v0=start(n), tol=TOLERANCE, return_eigenvectors=False)[0]) for which in ("SA", "LA")
+        float(eigsh(operator, k=1, which=which, v0=start(n), tol=TOLERANCE, return_eigenvectors=False)[0])
+        for which in ("SA", "LA")
     )
     return Extremes(low, high, None)

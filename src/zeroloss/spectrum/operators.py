@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
@@ -67,8 +69,8 @@ def symmetric(matrix: Matrix) -> NDArray[np.float64]:
 def symmetric_operator(operator: LinearOperator) -> LinearOperator:
     r"""The operator itself, once it is seen to be square and finite, and symmetric on one pair of random vectors.
 
-    Symmetric means here $u^\top(Av) = v^\top(Au)$ to 1e-4 of $\|u\|\|Av\| + \|v\|\|Au\|$, over $\sqrt n$ as random vectors meet: rounding in
-    float32 passes, an antisymmetric part of more than a thousandth does not. Costs two products.
+    Symmetric means here $u^\top(Av) = v^\top(Au)$ to 1e-4 of $(\|u\|\|Av\| + \|v\|\|Au\|)/\sqrt n$, which is how random vectors
+    meet: rounding in float32 passes, an antisymmetric part of more than a thousandth does not. Costs two products.
 
     Args:
         operator: n×n.
@@ -148,6 +150,71 @@ def written_out(operator: LinearOperator) -> NDArray[np.float64]:
         unit[i] = 1.0
         columns[i] = product(operator, unit)
     return (columns + columns.T) / 2
+
+
+def as_matrix(matrix_or_operator: Matrix | LinearOperator) -> NDArray[np.float64]:
+    """The checked matrix, written out where it is an operator.
+
+    Args:
+        matrix_or_operator: n×n.
+
+    Returns:
+        n×n, exactly symmetric; see :func:`symmetric`.
+
+    Raises:
+        ArgumentError: for what is not square, symmetric and finite.
+
+    Example:
+        >>> as_matrix(np.eye(1))
+        array([[1.]])
+    """
+    if isinstance(matrix_or_operator, LinearOperator):
+        return written_out(matrix_or_operator)
+    return symmetric(matrix_or_operator)
+
+
+def as_product(matrix_or_operator: Matrix | LinearOperator) -> Callable[[Vector], Vector]:
+    r"""$v\mapsto Av$ of the checked matrix or operator.
+
+    Args:
+        matrix_or_operator: n×n.
+
+    Returns:
+        The product, in float64.
+
+    Raises:
+        ArgumentError: for what is not square, symmetric and finite.
+
+    Example:
+        >>> as_product(np.eye(2))(np.array([1.0, 2.0]))
+        array([1., 2.])
+    """
+    if isinstance(matrix_or_operator, LinearOperator):
+        operator = symmetric_operator(matrix_or_operator)
+        return lambda v: product(operator, v)
+    return times(symmetric(matrix_or_operator))
+
+
+def times(matrix: NDArray[np.float64]) -> Callable[[Vector], Vector]:
+    r"""$v\mapsto Mv$ of a matrix that is checked already, by torch, which reads it with all threads.
+
+    Args:
+        matrix: n×n.
+
+    Returns:
+        The product.
+
+    Example:
+        >>> times(np.eye(2))(np.array([1.0, 2.0]))
+        array([1., 2.])
+    """
+    tensor = torch.from_numpy(matrix)
+
+    def apply(v: Vector) -> Vector:
+        result: Vector = torch.mv(tensor, torch.from_numpy(v)).numpy()
+        return result
+
+    return apply
 
 
 def start(n: int, seed: int = 0) -> Vector:

@@ -2,6 +2,7 @@ r"""The smallest eigenvalue of a matrix without its other n-1: one Cholesky fact
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from zeroloss.spectrum.bound import absolute_row_sums, cholesky
 from zeroloss.spectrum.lanczos import Krylov, lanczos
 from zeroloss.spectrum.operators import UNIT, Matrix, Vector, start, symmetric
 
-LARGE = 1000  # rows from which the factor is faster than a full decomposition (docs/decisions/010)
+LARGE = 2000  # rows from which the factor is faster than a full decomposition (docs/decisions/010)
 STEPS = 300  # of Lanczos at most; a full decomposition takes as long as some hundred more
 TOLERANCE = 1e-8  # of the inverse's Ritz value, for its residual: the eigenvalue then errs by the residual's square over the gap
 
@@ -24,10 +25,10 @@ class Smallest:
 
     Args:
         value: $\lambda_{\min}$ as computed.
-        residual: $\|G^{-1}v-\nu v\|/\nu$ of the unit vector $v$ with $\lambda_{\min}\approx1/\nu$: in exact arithmetic some eigenvalue of $G$
-            is nearer than this, relatively; zero after a full decomposition.
-        rounding: what rounding of the matrix's own size, $\|G\|_\infty$ units in the last place, is of the value: no method that computes in
-            float64 tells λ_min more precisely. Infinite for zero.
+        residual: $\|G^{-1}v-\nu v\|/\nu$ of the unit vector $v$ with $\lambda_{\min}\approx1/\nu$: in exact arithmetic some eigenvalue of
+            $G$ is nearer than this, relatively; zero after a full decomposition.
+        rounding: what one rounding of $\|G\|_\infty$ is of the value, the scale on which methods that compute in float64 differ;
+            infinite for zero.
         steps: Lanczos steps; zero after a full decomposition.
     """
 
@@ -40,10 +41,10 @@ class Smallest:
 def smallest_eigenvalue(matrix: Matrix) -> Smallest:
     r"""$\lambda_{\min}$ of a symmetric matrix, to 1e-8 where rounding allows it, in about a quarter of a full decomposition's time.
 
-    From a thousand rows on: $G = CC^\top$, then Lanczos on $v\mapsto C^{-\top}C^{-1}v$ with full reorthogonalisation from a fixed start,
+    From two thousand rows on: $G = CC^\top$, then Lanczos on $v\mapsto C^{-\top}C^{-1}v$ with full reorthogonalisation from a fixed start,
     until the residual of its largest Ritz value $\nu$ is 1e-8 of it; $\lambda_{\min} = 1/\nu$. It takes n³/3 operations and some tens of
-    passes over the factor, where a full decomposition takes 4n³/3, half of them at the speed of memory. A full decomposition is made for fewer
-    rows, where there is no Cholesky factor, and where 300 steps do not do.
+    passes over the factor, where a full decomposition takes 4n³/3, half of them at the speed of memory. A full decomposition is made for
+    fewer rows, where there is no Cholesky factor, and where 300 steps do not do.
 
     Args:
         matrix: n×n, symmetric.
@@ -98,14 +99,31 @@ def by_inverse(matrix: NDArray[np.float64], out: NDArray[np.float64] | None = No
     if factor is None:
         return None
 
+    known = lanczos(inverse_of(factor), start(len(matrix)), settled, STEPS)
+    nu, residual = float(known.values[-1]), float(known.residuals[-1])
+    return _smallest(matrix, 1 / nu, residual / nu, known.steps) if nu > 0 and settled(known) else None
+
+
+def inverse_of(factor: NDArray[np.float64]) -> Callable[[Vector], Vector]:
+    r"""$v\mapsto C^{-\top}C^{-1}v$.
+
+    Args:
+        factor: $C$, lower triangular, contiguous by columns.
+
+    Returns:
+        The two triangular solves.
+
+    Example:
+        >>> inverse_of(np.array([[2.0]]))(np.array([8.0]))
+        array([2.])
+    """
+
     def inverse(v: Vector) -> Vector:
         half = scipy.linalg.blas.dtrsv(factor, v, lower=1)
         result: Vector = scipy.linalg.blas.dtrsv(factor, half, lower=1, trans=1)
         return result
 
-    known = lanczos(inverse, start(len(matrix)), settled, STEPS)
-    nu, residual = float(known.values[-1]), float(known.residuals[-1])
-    return _smallest(matrix, 1 / nu, residual / nu, known.steps) if nu > 0 and settled(known) else None
+    return inverse
 
 
 def settled(known: Krylov, tolerance: float = TOLERANCE, end: int = -1) -> bool:
