@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
-import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -15,7 +13,7 @@ from zeroloss.errors import ArgumentError
 from zeroloss.spectrum.bound import smallest_bound
 from zeroloss.spectrum.lanczos import lanczos
 from zeroloss.spectrum.operators import UNIT, Matrix, as_product, start, symmetric, times, written_out
-from zeroloss.spectrum.smallest import LARGE, STEPS, TOLERANCE, by_inverse, settled
+from zeroloss.spectrum.smallest import LARGE, STEPS, TOLERANCE, all_eigenvalues, by_inverse, settled
 
 __all__ = ["Extremes", "extremes", "largest_eigenvalue", "smallest_bound", "symmetric"]
 
@@ -70,7 +68,7 @@ def extremes(matrix_or_operator: Matrix | LinearOperator, entry_error: float = 0
         ArgumentError: for a matrix that is not square, not symmetric, empty, or has NaN or infinity, and for an operator of the kind.
 
     Example:
-        >>> ends = extremes(torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64))
+        >>> ends = extremes(np.array([[2.0, 1.0], [1.0, 2.0]]))
         >>> round(ends.smallest, 9), round(ends.largest, 9), 1 - 1e-12 < ends.smallest_bound <= 1
         (1.0, 3.0, True)
     """
@@ -113,7 +111,7 @@ def largest_eigenvalue(operator: LinearOperator, tolerance: float = TOLERANCE) -
     """
     apply, n = as_product(operator), operator.shape[0]
     if n <= SMALL:
-        return float(scipy.linalg.eigvalsh(written_out(operator))[-1])
+        return float(all_eigenvalues(written_out(operator))[-1])
     known = lanczos(apply, start(n), lambda k: settled(k, tolerance), STEPS)
     if settled(known, tolerance):
         return float(known.values[-1])
@@ -122,7 +120,7 @@ def largest_eigenvalue(operator: LinearOperator, tolerance: float = TOLERANCE) -
 
 
 def _ends(matrix: NDArray[np.float64]) -> tuple[float, float]:
-    values = torch.linalg.eigvalsh(torch.from_numpy(matrix))
+    values = all_eigenvalues(matrix)
     return float(values[0]), float(values[-1])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import scipy.linalg.blas
 import torch
 from numpy.typing import NDArray
@@ -78,7 +79,26 @@ def smallest_of(matrix: NDArray[np.float64], out: NDArray[np.float64] | None = N
         True
     """
     found = by_inverse(matrix, out) if len(matrix) >= large else None
-    return found or _smallest(matrix, float(torch.linalg.eigvalsh(torch.from_numpy(matrix))[0]), 0.0, 0)
+    return found or _smallest(matrix, float(all_eigenvalues(matrix)[0]), 0.0, 0)
+
+
+def all_eigenvalues(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A full decomposition's eigenvalues, by whichever library is faster: scipy's up to two thousand rows, then torch's.
+
+    Args:
+        matrix: n×n, exactly symmetric.
+
+    Returns:
+        n eigenvalues, ascending.
+
+    Example:
+        >>> all_eigenvalues(np.diag([2.0, 1.0]))
+        array([1., 2.])
+    """
+    if len(matrix) < LARGE:
+        return np.asarray(scipy.linalg.eigvalsh(matrix), dtype=np.float64)
+    values: NDArray[np.float64] = torch.linalg.eigvalsh(torch.from_numpy(matrix)).numpy()
+    return values
 
 
 def by_inverse(matrix: NDArray[np.float64], out: NDArray[np.float64] | None = None) -> Smallest | None:
