@@ -10,15 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse.linalg import aslinearoperator
 
+from tests.spectrum.matrices import with_spectrum
 from zeroloss import extremes, fully_connected, limit_kernel
 from zeroloss.spectrum import largest_eigenvalue, spectral_norm
-from zeroloss.spectrum.extremes import smallest_bound
-
-
-def with_spectrum(values: np.ndarray, seed: int) -> np.ndarray:
-    q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))
-    m = q @ np.diag(values) @ q.T
-    return (m + m.T) / 2
+from zeroloss.spectrum.bound import smallest_bound
 
 
 @given(n=st.integers(1, 12), power=st.integers(-14, 0), seed=st.integers(0, 10_000), scale=st.integers(-100, 100))
