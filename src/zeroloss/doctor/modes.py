@@ -105,7 +105,7 @@ class ClosedForm:
 
     @cached_property
     def _linearised(self) -> Linearised:
-        return Linearised(self.modes.values, self._coordinates**2)
+        return Linearised(self.modes.values, self._coordinates**2, self.modes.vectors[:, [0, -1]])
 
     def losses(self, steps: Sequence[int]) -> list[float]:
         """The loss at some steps; NaN beyond where the forecast ends.
