@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +234,7 @@ class Recorder:
             if "NaN" in error.seen:  # outputs or their derivatives overflowed, though every weight is finite
                 return None
             raise
-        return probe if math.isfinite(probe.loss) else None
+        return replace(probe, **_own_names(probe)) if math.isfinite(probe.loss) else None
 
 
 def _schedule(every: int | Iterable[int]) -> int | frozenset[int]:
@@ -245,6 +245,12 @@ def _schedule(every: int | Iterable[int]) -> int | frozenset[int]:
         if steps and all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in steps):
             return steps
     raise ArgumentError("every", f"is {every!r}", "pass a number of steps of at least 1, or the steps themselves")
+
+
+def _own_names(probe: Probe) -> dict[str, dict[str, float]]:
+    """The movements of the weights under the names that the user's module has for them."""
+    fields = {"weight_drift": probe.weight_drift, "weight_drift_frobenius": probe.weight_drift_frobenius}
+    return {field: {name.removeprefix("module."): value for name, value in moved.items()} for field, moved in fields.items()}
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
