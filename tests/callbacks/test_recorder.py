@@ -81,7 +81,7 @@ def test_a_probe_is_that_of_the_module_in_evaluation_mode_in_float64():
     signs = [each.first(x) >= 0 for each in (exact, seeded().double().eval())]
     assert probe.sign_changes == pytest.approx(float((signs[0] != signs[1]).double().mean()))
     assert probe.whole
-    moved = {name: float((p - q).norm()) for (name, p), q in zip(exact.named_parameters(), seeded().parameters(), strict=True)}
+    moved = {name: (p - q).norm().item() for (name, p), q in zip(exact.named_parameters(), seeded().parameters(), strict=True)}
     assert probe.weight_drift_frobenius == pytest.approx(moved, rel=1e-9)
 
 

@@ -234,7 +234,10 @@ class Recorder:
             if "NaN" in error.seen:  # outputs or their derivatives overflowed, though every weight is finite
                 return None
             raise
-        return replace(probe, **_own_names(probe)) if math.isfinite(probe.loss) else None
+        if not math.isfinite(probe.loss):
+            return None
+        spectral, frobenius = _own_names(probe.weight_drift), _own_names(probe.weight_drift_frobenius)
+        return replace(probe, weight_drift=spectral, weight_drift_frobenius=frobenius)
 
 
 def _schedule(every: int | Iterable[int]) -> int | frozenset[int]:
@@ -247,10 +250,9 @@ def _schedule(every: int | Iterable[int]) -> int | frozenset[int]:
     raise ArgumentError("every", f"is {every!r}", "pass a number of steps of at least 1, or the steps themselves")
 
 
-def _own_names(probe: Probe) -> dict[str, dict[str, float]]:
-    """The movements of the weights under the names that the user's module has for them."""
-    fields = {"weight_drift": probe.weight_drift, "weight_drift_frobenius": probe.weight_drift_frobenius}
-    return {field: {name.removeprefix("module."): value for name, value in moved.items()} for field, moved in fields.items()}
+def _own_names(moved: dict[str, float]) -> dict[str, float]:
+    """Of the parameters, as the user's module names them."""
+    return {name.removeprefix("module."): value for name, value in moved.items()}
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
