@@ -163,7 +163,7 @@ def machine(versions: dict[str, str]) -> str:
     own = {"Python": platform.python_version(), "torch": torch.__version__, "numpy": importlib.metadata.version("numpy")}
     said = ", ".join(f"{key} {value}" for key, value in {**own, **versions}.items())
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{model}, {os.cpu_count()} cores, {capability}; every process on one of them. {said}."
+    return f"{model}, {os.cpu_count()} cores, {capability}. {said}."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
