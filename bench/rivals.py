@@ -179,17 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             answer = ask_ours(fault, getattr(zeroloss, "diagnose", None)) if ours else ask(tool, fault)
             versions |= answer.get("versions", {})
             said = " ".join(str(answer["said"]).split()).replace("|", "\\|")
-            steps = f"{fault.step:.3g} / {fault.stable:.3g}"
-            rows.append(
-                [
-                    RIVALS.get(tool, tool),
-                    fault.name,
-                    steps,
-                    digits(answer.get("stable") or answer.get("suggested"), ".3g"),
-                    verdict(fault, answer),
-                    said,
-                ]
-            )
+            steps, own = f"{fault.step:.3g} / {fault.stable:.3g}", answer.get("stable") or answer.get("suggested")
+            rows.append([RIVALS.get(tool, tool), fault.name, steps, digits(own, ".3g"), verdict(fault, answer), said])
     page.write("# Planted faults: what each tool answers")
     page.write(
         f"Written by `make bench-rivals`. {ROWS} zeros and ones of the digits, a ReLU network 64-256-256-1 with torch's initial weights in "
@@ -198,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "control without any. Steps are those of the summed loss ½‖f−y‖²; *stable* is 2/λ_max of the Gram at the start. *Its step* is "
         "what the tool holds for stable or suggests. *Named*: its words name the fault (ours: in the first lines). *A figure shows it*: a "
         "reader who knows what to look for finds a zero or a warning sign in the tool's figures. Lightning's finder takes no step of the "
-        "user's and suggests one whatever it is; what it says is for the mean squared error, *its step* in the sum's units. Each tool ran with its documented defaults in an "
-        "environment of its own, with the newest release that installs."
+        "user's and suggests one whatever it is; what it says is for the mean squared error, *its step* in the sum's units. Each tool "
+        "ran with its documented defaults in an environment of its own, with the newest release that installs."
     )
     page.write(machine(versions))
     page.table(["tool", "planted", "step / stable", "its step", "verdict", "what it says"], rows)

@@ -71,6 +71,7 @@ def test_the_quickest_of_several_counts_with_the_largest_memory():
     assert best([Measured(reason="no")]).reason == "no"
 
 
+@pytest.mark.slow
 def test_a_page_holds_the_table_and_the_marks(monkeypatch):
     case = Case("Small", "small-dense", (4, 8), ((RECIPE, 4),))
     monkeypatch.setitem(bench_gram.CASES, "dense", case)
