@@ -31,7 +31,7 @@ def installed(way: Way) -> bool:
     return not way.environment or (peer.STORE / way.environment / "bin" / "python").exists()
 
 
-@pytest.mark.parametrize("name", ["small-dense", "small-dense-10", "small-convolutional"])
+@pytest.mark.parametrize("name", ["small-dense", "small-dense-10", "small-convolutional", "small-resnet"])
 def test_every_way_gives_the_explicit_gram(name):
     wanted = explicit(name, 5)
     for way in (OURS, RECIPE):
