@@ -204,3 +204,15 @@ def test_sample_gradients_stay_within_their_memory(monkeypatch):
     with Largest() as largest:
         assert near(gram(net, x), whole.double(), 1e-5)
     assert largest.entries <= 4 * 64 * 64
+
+@pytest.mark.parametrize("start", [nn.SiLU(inplace=True), nn.ReLU(inplace=True)])
+def test_inputs_that_a_module_writes_into_are_left_as_they_were(start):
+    torch.manual_seed(0)
+    net, x = nn.Sequential(start, nn.Linear(5, 4), nn.Tanh(), nn.PReLU(4), nn.Linear(4, 2)).double(), rows(7, 5)
+    j = jacobian(net, x.clone()).flatten(0, 1)
+    given = x.clone()
+    assert near(gram(net, given, "full"), j @ j.T)
+    assert near(torch.from_numpy(jacobian_operator(net, given, 3).T @ np.ones(14)), j.sum(dim=0))
+    assert near(torch.from_numpy(tangent_operator(net, given) @ np.ones(14)), j @ j.sum(dim=0))
+    assert near(per_sample.one_by_one(net, ["1.weight"], given, [0, 1], 7).flatten(0, 1), j[:, :20])
+    assert torch.equal(given, x)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.doctor.finding import Finding, Severity, count, listed, percent
-from zeroloss.gram import match, rows_of
+from zeroloss.gram import match, own_copy, rows_of
 from zeroloss.networks import Elementwise
 from zeroloss.typing import Inputs
 
@@ -103,7 +103,7 @@ def layer_health(module: nn.Module, x: Inputs, probes: int = PROBES) -> tuple[tu
     handles += [layer.register_forward_hook(slope) for layer in names if _bounded(layer)]
     try:
         with torch.enable_grad():
-            outputs = rows_of(module(match(module, x)), len(x))
+            outputs = rows_of(module(own_copy(match(module, x))), len(x))
     finally:
         for handle in handles:
             handle.remove()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zeroloss.data import Dataset
 from zeroloss.doctor.finding import Finding, Severity, count, listed
 from zeroloss.errors import ArgumentError
-from zeroloss.gram import match, rows_of
+from zeroloss.gram import match, own_copy, rows_of
 from zeroloss.training import Loss
 from zeroloss.training.targets import check_targets
 
@@ -247,7 +247,7 @@ def _fitting(module: nn.Module, data: Dataset, rows: tuple[int, ...], notes: lis
 
 def _run(module: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return rows_of(module(match(module, x)), len(x))
+        return rows_of(module(own_copy(match(module, x))), len(x))
 
 
 def _check_outputs(outputs: Tensor, sample: Dataset, again: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from zeroloss.doctor.modes import Modes, decompose
 from zeroloss.doctor.subject import Subject
 from zeroloss.doctor.tangent import full_gram
-from zeroloss.gram import match, rows_of
+from zeroloss.gram import match, own_copy, rows_of
 from zeroloss.training import Status, descend
 from zeroloss.typing import Targets
 
@@ -131,7 +131,7 @@ def try_steps(
         after = full_gram(module, subject.sample.x)
         modes = decompose(after, scale)
         with torch.no_grad():
-            outputs = rows_of(module(match(module, subject.sample.x)), subject.sample.n).to(device="cpu", dtype=torch.float64)
+            outputs = rows_of(module(own_copy(match(module, subject.sample.x))), subject.sample.n).to(device="cpu", dtype=torch.float64)
         norm, size = float(gram.norm()), float(before.norm())
         movement = Movement(
             steps=len(losses) - 1,

@@ -84,7 +84,7 @@ def forward(module: nn.Module, x: Tensor) -> Tensor:
         row = int((~torch.isfinite(x.flatten(1) if x.ndim > 1 else x[:, None]).all(dim=1)).nonzero()[0])
         raise ArgumentError("x", f"has NaN or infinity (first: row {row})", "clean or drop such rows")
     try:
-        outputs = module(match(module, x))
+        outputs = module(own_copy(match(module, x)))
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not any(word in reason for word in ("shape", "dimension", "size", "indices", "index")):
@@ -111,6 +111,23 @@ def match(module: nn.Module, x: Tensor) -> Tensor:
     for parameter in module.parameters():
         return x.detach().to(device=parameter.device, dtype=x.dtype if tokens else parameter.dtype)
     return x.detach()
+
+
+def own_copy(x: Tensor) -> Tensor:
+    """Inputs that a module may write into, as one does that begins with an activation in place: the caller's stay as they are.
+
+    Args:
+        x: inputs.
+
+    Returns:
+        The same numbers in memory of their own.
+
+    Example:
+        >>> x = torch.tensor([-1.0])
+        >>> nn.ReLU(inplace=True)(own_copy(x)), x
+        (tensor([0.]), tensor([-1.]))
+    """
+    return x.clone()
 
 
 def rows_of(outputs: Tensor, n: int) -> Tensor:

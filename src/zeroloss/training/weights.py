@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from zeroloss.gram import rows_of
+from zeroloss.gram import own_copy, rows_of
 
 _Part = tuple[Tensor, Tensor | None]  # of a gradient: the two factors of a product, or itself and None
 
@@ -102,7 +102,10 @@ class Weights:
             for layer in module.modules()
             if isinstance(layer, nn.Linear) and layer._parameters.get("weight") in self._by_parameter
         }
-        self._layers -= self._irregular(x)
+        few = own_copy(x[:16])  # enough to tell, at a small part of a step's cost
+        self._writes = False
+        self._layers -= self._irregular(few)
+        self._writes = few._version > 0  # into its inputs, which must be the same again at the next step
         products = {layer.weight for layer in self._layers} | {layer.bias for layer in self._layers if layer.bias is not None}
         self._whole = [p for p in self._by_parameter if p not in products]
 
@@ -120,7 +123,7 @@ class Weights:
         """
         calls: list[_Call] = []
         with self._recording(calls):
-            return Pass(rows_of(self._module(x), len(x)), calls)
+            return Pass(rows_of(self._module(own_copy(x) if self._writes else x), len(x)), calls)
 
     def step(self, done: Pass, derivative: Tensor, eta: float) -> None:
         r"""Move every parameter by one step along $\hat g=J^\top d$.
@@ -192,7 +195,7 @@ class Weights:
 
     def _irregular(self, x: Tensor) -> set[nn.Linear]:
         """The linear layers whose gradient is not what their calls say: weights shared in other ways, or used by a function."""
-        done = self.forward(x[:16])  # a few rows tell, at a small part of a step's cost
+        done = self.forward(x)
         derivative = torch.linspace(1, 2, done.outputs.numel()).reshape(done.outputs.shape).to(done.outputs)
         edges = [call.edge for call in done.calls]
         deltas = torch.autograd.grad(done.outputs, edges, derivative, retain_graph=True, allow_unused=True) if edges else ()
