@@ -205,6 +205,7 @@ def test_sample_gradients_stay_within_their_memory(monkeypatch):
         assert near(gram(net, x), whole.double(), 1e-5)
     assert largest.entries <= 4 * 64 * 64
 
+
 @pytest.mark.parametrize("start", [nn.SiLU(inplace=True), nn.ReLU(inplace=True)])
 def test_inputs_that_a_module_writes_into_are_left_as_they_were(start):
     torch.manual_seed(0)

@@ -60,7 +60,7 @@ def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInp
         tensor([[11.],
                 [25.]], dtype=torch.float64)
     """
-    return _parts(module, make_plan(module, x), x, x2, output, whole=True)[WHOLE]
+    return _parts(module, _plan(module, x, x2), x, x2, output, whole=True)[WHOLE]
 
 
 def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInputs | None = None) -> Parts:
@@ -83,7 +83,7 @@ def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2:
         >>> list(layer_grams(net, torch.ones(4, 2)))
         ['0', '2']
     """
-    return _parts(module, make_plan(module, x), x, x2, output)
+    return _parts(module, _plan(module, x, x2), x, x2, output)
 
 
 def traced_grams(
@@ -150,6 +150,11 @@ def sample_blocks(module: nn.Module, x: AnyInputs) -> Float[Tensor, "n k k"]:
                 one += values @ values.mT
         blocks.append(total)
     return torch.cat(blocks)
+
+
+def _plan(module: nn.Module, x: Tensor, x2: Tensor | None) -> Plan:
+    """Made on x, or where that is a single row, beside which nothing shows, on the other rows."""
+    return make_plan(module, x if x2 is None or len(x) > 1 else x2)
 
 
 def _parts(module: nn.Module, plan: Plan, x: Tensor, x2: Tensor | None, output: str | int, whole: bool = False) -> Parts:
