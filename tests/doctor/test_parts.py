@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.cases import rows
 from tests.doctor.patients import RowTransformer, convolutional, digits, mlp
-from zeroloss import Dataset
+from zeroloss import Dataset, diagnose
 from zeroloss.doctor.layers import layer_health
 from zeroloss.doctor.modes import ClosedForm, Simulated, decompose
 from zeroloss.doctor.slow import slow_directions, slow_samples
@@ -16,7 +16,7 @@ from zeroloss.doctor.subject import admit
 from zeroloss.doctor.tangent import full_gram, largest_over_rows
 from zeroloss.doctor.trial import Movement, Regime, try_steps
 from zeroloss.doctor.width import fit
-from zeroloss.training import find_loss
+from zeroloss.training import descend, find_loss
 
 
 def jacobian(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -151,3 +151,35 @@ def test_the_regime_weighs_drift_against_gain():
 def test_the_fit_over_widths():
     limit, slope = fit((64, 256, 1024), [0.3 - 0.8 * m**-0.5 for m in (64, 256, 1024)])
     assert (limit, slope) == (pytest.approx(0.3), pytest.approx(0.8))
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("share", [0.1, 0.8, 0.97])
+def test_at_another_step_than_the_real_ones_a_linear_network_takes_as_many_as_foretold_and_none_was_seen(loss, share):
+    torch.manual_seed(0)
+    x, layer = rows(12, 20), nn.Linear(20, 1).double()
+    y = torch.where(rows(12, 1) > 0, 1.0, -1.0)
+    stable = diagnose(layer, Dataset(x, y), loss=loss, trial_steps=1).stable_step
+    result = diagnose(layer, Dataset(x, y), share * stable, loss=loss)
+    losses = descend(layer, Dataset(x, y), loss=loss, step=share * stable, max_steps=500).loss
+    for decade in result.decades[:2]:
+        reached = (losses <= decade.ratio * losses[0]).nonzero()
+        if len(reached):
+            assert decade.steps == int(reached[0])
+            assert decade.low < decade.steps < decade.high
+    assert not any("seen, not predicted" in finding.sentence for finding in result.findings)
+
+
+def test_of_a_loss_that_is_not_squared_nothing_is_out_of_reach_for_want_of_rank():
+    """Separable rows in the plane: three parameters take the logistic loss of fifty rows as low as one likes."""
+    x = rows(50, 2)
+    x[:, 0] += 3 * x[:, 0].sign()
+    data, layer = Dataset(x, x[:, :1].sign()), nn.Linear(2, 1).double()
+    result = diagnose(layer, data, loss="logistic")
+    said = {finding.title: finding.sentence for finding in result.findings}
+    assert "Out of reach" not in said
+    assert "never" not in said["Slowest directions"]
+    assert "decade" not in said["Slowest directions"]
+    assert "Out of reach" in {finding.title for finding in diagnose(layer, data).findings}
+    run = descend(layer, data, loss="logistic", step=result.stable_step / 2, max_steps=2000)
+    assert float(run.loss[-1] / run.loss[0]) < 2e-3

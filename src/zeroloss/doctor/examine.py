@@ -14,7 +14,7 @@ from zeroloss.doctor.finding import Finding, Severity, ordered
 from zeroloss.doctor.geometry import PAIRS, data_findings
 from zeroloss.doctor.layers import layer_findings, layer_health
 from zeroloss.doctor.modes import Forecast, decompose, forecast_of
-from zeroloss.doctor.outlook import Curve, Decade, curve, decades
+from zeroloss.doctor.outlook import Curve, Decade, at_step, curve, decades
 from zeroloss.doctor.slow import HORIZON, LATEST, slow_directions, slow_samples
 from zeroloss.doctor.stepping import recommend, step_findings
 from zeroloss.doctor.subject import Subject, admit
@@ -28,6 +28,7 @@ from zeroloss.training import Loss, StepVerdict, find_loss, step_verdict
 BUDGET = 1500  # n·k of the Gram: seconds for its eigenvectors
 WORK = 5e10  # rows times parameters times steps of the trial
 FEWEST = 4  # steps of the trial whatever the work
+NOTHING = Movement(0, 0.0, 0, (), math.nan, 0.0, 0.0, 0.0, math.nan)
 
 
 def diagnose(
@@ -117,7 +118,7 @@ def _examine(
         tell("taking a few real steps on a copy")
         steps = max(min(FEWEST, trial_steps), min(trial_steps, int(WORK / (subject.sample.n * subject.parameters))))
         trial = try_steps(subject, gram, stable / 2, lambda eta, k: forecast(eta).losses([k])[0], steps, scale)
-    movement = trial.movement if trial else Movement(0, 0.0, 0, (), math.nan, 0.0, 0.0, 0.0, math.nan)
+    movement = trial.movement if trial else NOTHING
     recommended = recommend(stable, movement, loss.smoothness) if math.isfinite(stable) else None
     verdict = None if step is None or recommended is None else step_verdict(step, 2 / stable)
     chosen = step if verdict is StepVerdict.STABLE else recommended
@@ -130,7 +131,7 @@ def _examine(
         else start
     )
     retimed = _retimed(movement, eta)
-    told = decades(start, after, retimed, first, exact=retimed is movement)
+    told = _told(subject, trial, forecast, start, eta, scale, first)
     horizon = next((d.start for d in told if d.ratio == HORIZON and d.start is not None), None)
     if horizon is None:
         reached = [d.start for d in told if d.start is not None]
@@ -147,7 +148,8 @@ def _examine(
         advice = advise_width(subject, builder[0], builder[1])
     floor = data.loss_floor / (first * scale) if loss.name == "squared" and first > 0 else 0.0
     share = modes.shares(start.signal(0))
-    stuck = float(share[modes.values == 0].sum()) - floor
+    # of another loss the derivative turns as the outputs move, so that none of it is stuck: separable rows need no full rank
+    stuck = float(share[modes.values == 0].sum()) - floor if loss.name == "squared" else 0.0
 
     def findings() -> Iterator[Finding]:
         yield from data_findings(subject, first * scale)
@@ -209,6 +211,24 @@ def _examine(
         curve=_curve(start, after, retimed, first, told, horizon),
         findings=ordered(findings()),
     )
+
+
+def _told(
+    subject: Subject,
+    trial: Trial | None,
+    forecast: Callable[[float], Forecast],
+    start: Forecast,
+    eta: float,
+    scale: float,
+    first: float,
+) -> tuple[Decade, ...]:
+    """The decades at the size of the real steps, and then at the one that is asked about."""
+    if trial is None or not trial.movement.steps:
+        return decades(start, start, trial.movement if trial else NOTHING, first)
+    own = trial.movement.step
+    after = forecast_of(trial.gram, trial.modes, trial.outputs, subject.targets, subject.loss, own, scale)
+    found = decades(start if own == eta else forecast(own), after, trial.movement, first)
+    return found if own == eta else at_step(found, start, trial.movement, eta, first)
 
 
 def _curve(start: Forecast, after: Forecast, movement: Movement, first: float, told: tuple[Decade, ...], horizon: int) -> Curve:

@@ -51,20 +51,19 @@ class Curve:
     real: tuple[float, ...]
 
 
-def decades(start: Forecast, after: Forecast, movement: Movement, first: float, exact: bool = True) -> tuple[Decade, ...]:
+def decades(start: Forecast, after: Forecast, movement: Movement, first: float) -> tuple[Decade, ...]:
     r"""The steps to each decade, with an interval.
 
     With $k_0$ the forecast of the initial Gram, $k_T$ that of the T real steps followed by the Gram there, and $d$ the Gram's drift per
     residual gone, the interval is $[\min(k_0,k_T)/w, \max(k_0,k_T)\,w]$, $w = 1.02\,\frac{\max}{\min}(1+d)^2$: the two forecasts, their
     disagreement once more on either side, and room for each eigenvalue to drift twice as far as foreseen. It is a rule that was measured,
-    not a theorem. A decade that the real steps reached is exact, where they were of the size that is asked about.
+    not a theorem. A decade that the real steps reached is exact.
 
     Args:
         start: the initial forecast.
         after: from where the real steps ended.
         movement: what they showed.
         first: the first loss, positive.
-        exact: whether the real steps were taken with the step that is asked about.
 
     Returns:
         One a decade.
@@ -78,7 +77,6 @@ def decades(start: Forecast, after: Forecast, movement: Movement, first: float, 
         [(2, 2, 3), (4, 3, 5)]
     """
     found = []
-    drift = movement.drift_per_gain if math.isfinite(movement.drift_per_gain) else 1e3
     for ratio in DECADES:
         told = start.steps_to(ratio * first)
         if told == 0:
@@ -86,20 +84,59 @@ def decades(start: Forecast, after: Forecast, movement: Movement, first: float, 
             continue
         seen = next((k for k, loss in enumerate(movement.losses) if loss <= ratio * first), None)
         if seen is not None:
-            low, high = (seen, seen) if exact else (math.floor(seen / (1 + drift)), math.ceil(seen * (1 + drift)))
-            found.append(Decade(ratio, told, seen, seen, low, high))
+            found.append(Decade(ratio, told, seen, seen, seen, seen))
             continue
         rest = after.steps_to(ratio * first)
         anchored = None if rest is None else movement.steps + max(rest, 1)
-        known = [k for k in (told, anchored) if k is not None]
-        if not known:
-            found.append(Decade(ratio, told, anchored, None, None, None))
-            continue
-        width = SLACK * max(known) / max(min(known), 1) * (1 + drift) ** 2
-        least = max(movement.steps + 1 if movement.steps else 1, math.floor(min(known) / width))
-        most = math.ceil(max(known) * width) if len(known) == 2 else None
-        found.append(Decade(ratio, told, anchored, anchored, least, most))
+        found.append(_foreseen(ratio, told, anchored, movement, movement.steps + 1 if movement.steps else 1))
     return tuple(found)
+
+
+def at_step(found: tuple[Decade, ...], start: Forecast, movement: Movement, step: float, first: float) -> tuple[Decade, ...]:
+    r"""The decades at another step than that of the real ones, of which none is exact then.
+
+    The initial Gram says how many steps either size takes, and the anchored number is taken to change in the same proportion: near the
+    edge of stability, where a larger step is slower, as well as far below it, where steps only count time.
+
+    Args:
+        found: at the real steps' size.
+        start: the initial forecast at the other size.
+        movement: what the real steps showed.
+        step: the other size.
+        first: the first loss, positive.
+
+    Returns:
+        One a decade, with an interval by the rule of :func:`decades`.
+
+    Example:
+        >>> import torch
+        >>> from zeroloss.doctor.modes import ClosedForm, decompose
+        >>> one, still = torch.eye(1, dtype=torch.float64), Movement(1, 0.5, 0, (0.5, 0.125), 0.125, 0.5, 0.0, 0.0, 1.0)
+        >>> run = ClosedForm(decompose(one), one, 1.5)
+        >>> at_step((Decade(0.1, 2, 2, 2, 2, 2),), run, still, 1.5, 0.5)[0]
+        Decade(ratio=0.1, start=2, anchored=2, steps=2, low=1, high=3)
+    """
+    changed = []
+    for decade in found:
+        told = start.steps_to(decade.ratio * first)
+        if told == 0:
+            changed.append(decade)
+            continue
+        stretch = told / decade.start if told and decade.start else movement.step / step
+        anchored = None if decade.anchored is None else max(1, round(decade.anchored * stretch))
+        changed.append(_foreseen(decade.ratio, told, anchored, movement, 1))
+    return tuple(changed)
+
+
+def _foreseen(ratio: float, told: int | None, anchored: int | None, movement: Movement, least: int) -> Decade:
+    """A decade that was not reached, with its interval."""
+    known = [k for k in (told, anchored) if k is not None]
+    if not known:
+        return Decade(ratio, told, anchored, None, None, None)
+    drift = movement.drift_per_gain if math.isfinite(movement.drift_per_gain) else 1e3
+    width = SLACK * max(known) / max(min(known), 1) * (1 + drift) ** 2
+    most = math.ceil(max(known) * width) if len(known) == 2 else None
+    return Decade(ratio, told, anchored, anchored, max(least, math.floor(min(known) / width)), most)
 
 
 def curve(start: Forecast, after: Forecast, movement: Movement, first: float, last: int) -> Curve:

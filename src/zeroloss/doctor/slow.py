@@ -25,7 +25,8 @@ class SlowDirection:
         eigenvalue: $\lambda_i$.
         share: of the residual's energy at the start.
         remaining: of the residual's energy at the horizon.
-        steps_per_decade: steps in which its part of the loss falls tenfold; infinite where the eigenvalue is zero.
+        steps_per_decade: steps in which its part of the squared loss falls tenfold; infinite where the eigenvalue is zero. Other
+            losses have no such number: NaN.
         rows: the rows that make it up most, largest first.
     """
 
@@ -75,7 +76,16 @@ def slow_directions(modes: Modes, subject: Subject, start: Forecast, step: float
             break
         eigenvalue = float(modes.values[i])
         factor = abs(1 - step * eigenvalue)
-        per_decade = math.inf if factor >= 1 else 1.0 if factor == 0 else math.log(10) / (-2 * math.log(factor))
+        squared = subject.loss.name == "squared"
+        per_decade = (
+            math.nan
+            if not squared
+            else math.inf
+            if factor >= 1
+            else 1.0
+            if factor == 0
+            else math.log(10) / (-2 * math.log(factor))
+        )
         weight = (modes.vectors[:, i] ** 2).reshape(-1, k).sum(dim=1)
         rows = [subject.rows[j] for j in torch.argsort(weight, descending=True)[:3].tolist() if weight[j] > 0.05]
         found.append(SlowDirection(eigenvalue, float(share[i]), float(rest[i]), per_decade, tuple(rows)))

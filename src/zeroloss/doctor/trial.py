@@ -131,7 +131,9 @@ def try_steps(
         after = full_gram(module, subject.sample.x)
         modes = decompose(after, scale)
         with torch.no_grad():
-            outputs = rows_of(module(own_copy(match(module, subject.sample.x))), subject.sample.n).to(device="cpu", dtype=torch.float64)
+            outputs = rows_of(module(own_copy(match(module, subject.sample.x))), subject.sample.n).to(
+                device="cpu", dtype=torch.float64
+            )
         norm, size = float(gram.norm()), float(before.norm())
         movement = Movement(
             steps=len(losses) - 1,

@@ -174,10 +174,10 @@ def slow_findings(directions: tuple[SlowDirection, ...], samples: tuple[SlowSamp
         parts = []
         for d in directions[:3]:
             pace = "never" if math.isinf(d.steps_per_decade) else f"{d.steps_per_decade:.3g} steps a decade"
-            rows = f", rows {listed(d.rows)}" if d.rows else ""
+            notes = [*([] if math.isnan(d.steps_per_decade) else [pace]), *([f"rows {listed(d.rows)}"] if d.rows else [])]
             parts.append(
                 f"λ = {d.eigenvalue:.3g} with {percent(d.share)} of the residual at the start and {percent(d.remaining)} "
-                f"then ({pace}{rows})"
+                + ("then (" + ", ".join(notes) + ")" if notes else "then")
             )
         yield Finding(
             Severity.INFO,
