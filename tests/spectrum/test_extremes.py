@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from tests.spectrum.matrices import with_spectrum
 from zeroloss import extremes, fully_connected, limit_kernel
@@ -150,3 +150,25 @@ def test_two_calls_agree_to_the_bit():
 def test_refusals(matrix, message):
     with pytest.raises(ValueError, match=message):
         extremes(matrix)
+
+
+def test_an_operator_whose_smallest_eigenvalues_crowd_is_written_out():
+    """Restarted Lanczos took six thousand times twenty products here, and then gave up."""
+    matrix = with_spectrum(1e-4 + np.linspace(0, 1, 400) ** 4, 3)
+    products = 0
+
+    def count(v: np.ndarray) -> np.ndarray:
+        nonlocal products
+        products += 1
+        return matrix @ v
+
+    ends = extremes(LinearOperator(matrix.shape, matvec=count, dtype=np.float64))
+    assert ends.smallest == pytest.approx(1e-4, rel=1e-8)
+    assert ends.largest == pytest.approx(1.0001, rel=1e-8)
+    assert products < 2 * len(matrix)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_the_norm_of_a_matrix_of_any_scale(scale):
+    matrix = np.random.default_rng(0).standard_normal((90, 70))
+    assert spectral_norm(torch.from_numpy(matrix * scale)) == pytest.approx(np.linalg.norm(matrix, 2) * scale, rel=1e-7)

@@ -36,20 +36,20 @@ def spectral_norm(matrix: Tensor) -> float:
     """
     wide = matrix.detach().to(torch.float64).cpu()
     wide = wide if wide.shape[0] <= wide.shape[1] else wide.T
+    scale = float(wide.abs().max()) if wide.numel() else 0.0
+    if scale == 0.0:
+        return 0.0
+    wide = wide / scale  # its squares must neither overflow nor vanish
     if len(wide) <= SMALL:
-        return _thin_norm(wide.numpy())
+        return scale * _thin_norm(wide.numpy())
 
     def square(v: Vector) -> Vector:
         return (wide @ (wide.T @ torch.from_numpy(v))).numpy()
 
     known = lanczos(square, start(len(wide)), lambda k: float(k.residuals[-1]) <= RESIDUAL * float(k.values[-1]), most=len(wide))
-    return math.sqrt(max(float(known.values[-1]), 0.0))
+    return scale * math.sqrt(max(float(known.values[-1]), 0.0))
 
 
 def _thin_norm(array: NDArray[np.float64]) -> float:
     r"""$\sqrt{\lambda_{\max}(MM^\top)}$ of a wide matrix, to rounding, where a full SVD takes ten times as long."""
-    scale = float(np.abs(array).max()) if array.size else 0.0
-    if scale == 0.0:
-        return 0.0
-    scaled = array / scale  # its squares must neither overflow nor vanish
-    return scale * math.sqrt(float(scipy.linalg.eigvalsh(scaled @ scaled.T)[-1]))
+    return math.sqrt(float(scipy.linalg.eigvalsh(array @ array.T)[-1]))
