@@ -199,8 +199,8 @@ def main() -> None:
         "",
         "Steps to a tenth, a hundredth and a thousandth of the first loss: predicted [interval] · seen. A decade that the "
         "trial's own steps "
-        "reached has an interval of one number. Lazy means that the Gram's drift per residual gone and the miss of the "
-        "initial forecast are "
+        "reached has an interval of one number. Lazy means that the Gram's drift per residual gone, the same carried forward "
+        "to a hundredth of the loss, and the miss of the initial forecast are "
         "at most 0.25 each; for rich networks the diagnosis itself says that its forecast cannot be trusted.",
         "",
         *table(head, [row for row, *_ in results]),

@@ -246,6 +246,16 @@ def test_a_narrow_network_is_rich_and_the_diagnosis_says_that_its_forecast_fails
     assert "cannot be trusted" in found.text
 
 
+def test_a_network_that_looks_lazy_while_its_large_directions_are_fitted():
+    torch.manual_seed(0)  # a hundredth of the loss comes some 70 times sooner than the initial Gram says
+    found = diagnose(nn.Sequential(nn.Linear(13, 128), nn.Tanh(), nn.Linear(128, 3)), load("wine"))
+    assert found.movement.drift_per_gain < 0.25
+    assert found.movement.miss < 0.25
+    assert found.movement.ahead > 1
+    assert found.regime is Regime.RICH
+    assert "cannot be trusted" in found.text
+
+
 def test_the_stable_step_is_the_largest_eigenvalues():
     data, network = digits(), RowTransformer()
     found = diagnose(network, data)

@@ -68,6 +68,17 @@ def test_both_forecasts_are_the_iteration():
     assert ClosedForm(decompose(G), f - y, 2.1 * eta).losses([39])[0] > losses[0]
 
 
+def test_the_way_of_the_linearised_weights_is_that_of_a_linear_network():
+    data, loss = digits(12), find_loss("squared")
+    layer = nn.Linear(64, 1).double()
+    G, f = full_gram(layer, data.x), layer(data.x).detach()
+    eta, before = 1.3 / float(torch.linalg.eigvalsh(G)[-1]), torch.cat([p.detach().flatten() for p in layer.parameters()])
+    descend(layer, data, step=eta, max_steps=30, until=0.0)
+    way = float((torch.cat([p.detach().flatten() for p in layer.parameters()]) - before).norm())
+    assert ClosedForm(decompose(G), f - data.y, eta).way(30) == pytest.approx(way, rel=1e-9)
+    assert Simulated(G, f, data.y, loss, eta).way(30) == pytest.approx(way, rel=1e-9)
+
+
 def test_a_part_of_the_residual_where_the_gram_is_zero_is_never_reached():
     G = torch.diag(torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64))
     run = ClosedForm(decompose(G), torch.ones(3, 1, dtype=torch.float64), 0.5)
@@ -139,13 +150,14 @@ def test_a_linear_network_is_lazy_to_rounding():
 
 
 def test_the_regime_weighs_drift_against_gain():
-    def movement(drift: float, last: float, foretold: float) -> Movement:
-        return Movement(5, 1.0, 0, (1.0, last), foretold, 1 - last**0.5, drift, 0.0, 1.0)
+    def movement(drift: float, last: float, foretold: float, ahead: float = 0.0) -> Movement:
+        return Movement(5, 1.0, 0, (1.0, last), foretold, 1 - last**0.5, drift, 0.0, 1.0, ahead)
 
     assert movement(0.02, 0.25, 0.25).regime is Regime.LAZY
     assert movement(0.2, 0.25, 0.25).regime is Regime.RICH  # two fifths a residual
     assert movement(0.02, 0.9, 0.9).regime is Regime.RICH  # the same drift for next to nothing
     assert movement(0.02, 0.25, 0.5).regime is Regime.RICH  # the forecast was wrong
+    assert movement(0.02, 0.25, 0.25, 1.0).regime is Regime.RICH  # the weights have far to go
 
 
 def test_the_fit_over_widths():

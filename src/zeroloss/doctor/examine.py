@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -137,6 +138,7 @@ def _examine(
         reached = [d.start for d in told if d.start is not None]
         horizon = max(reached) if reached else 1000
     horizon = min(horizon, LATEST)
+    movement = replace(movement, ahead=_ahead(movement, forecast(movement.step), start.way(horizon)))
     directions = slow_directions(modes, subject, start, eta, horizon)
     samples = slow_samples(subject, start, horizon)
     tell("listening to the layers")
@@ -170,7 +172,7 @@ def _examine(
         if first == 0:
             yield Finding(Severity.INFO, "Fitted", "The loss is 0 already.", {"loss": 0.0})
         elif recommended is not None:
-            yield from regime_findings(movement)
+            yield from regime_findings(movement, horizon)
             yield from forecast_findings(subject, told, eta, movement)
             yield from slow_findings(directions, samples, horizon)
         yield from _loss_findings(subject)
@@ -243,17 +245,13 @@ def _retimed(movement: Movement, eta: float) -> Movement:
     if not movement.steps or movement.step == eta:
         return movement
     length = max(1, round(movement.steps * movement.step / eta))
-    return Movement(
-        length,
-        eta,
-        movement.halvings,
-        _stretched(movement.losses, length),
-        movement.foretold,
-        movement.gained,
-        movement.gram_drift,
-        movement.weight_drift,
-        movement.largest,
-    )
+    return replace(movement, steps=length, step=eta, losses=_stretched(movement.losses, length))
+
+
+def _ahead(movement: Movement, start: Forecast, way: float) -> float:
+    """The Gram's drift when the weights of the linearised network will have come that way, in proportion to that of the real steps."""
+    come = start.way(movement.steps)
+    return movement.gram_drift * way / come if come > 0 else 0.0
 
 
 def _stretched(losses: tuple[float, ...], length: int) -> tuple[float, ...]:

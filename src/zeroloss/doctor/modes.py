@@ -149,6 +149,19 @@ class ClosedForm:
         factors = (1 - self.step * self.modes.values) ** step
         return (self.modes.vectors @ (factors * self._coordinates)).reshape(self.residual.shape)
 
+    def way(self, step: int) -> float:
+        r"""How far the weights of the linearised network have come, up to a factor that is the same for every step.
+
+        Args:
+            step: when.
+
+        Returns:
+            $\|\theta_k-\theta_0\|=\big(\sum_i c_i^2(1-(1-\eta\lambda_i)^k)^2/\lambda_i\big)^{1/2}$ over positive eigenvalues.
+        """
+        moving = self.modes.values > 0
+        values, coordinates = self.modes.values[moving], self._coordinates[moving]
+        return float((coordinates * (1 - (1 - self.step * values) ** step)).square().div(values).sum().sqrt())
+
 
 @dataclass(frozen=True, eq=False)
 class Simulated:
@@ -226,6 +239,22 @@ class Simulated:
         for _ in range(min(step, len(self._losses) - 1)):
             outputs = self._advance(outputs)
         return self.loss.gradient(outputs, self.targets)
+
+    def way(self, step: int) -> float:
+        r"""How far the weights of the linearised network have come, up to a factor that is the same for every step.
+
+        Args:
+            step: when.
+
+        Returns:
+            $\|\theta_k-\theta_0\| = \eta\,(s^\top Gs)^{1/2}$, s the sum of the slopes until then.
+        """
+        outputs, pushed = self.outputs, torch.zeros_like(self.outputs)
+        for _ in range(min(step, self.budget)):
+            pushed += self.loss.gradient(outputs, self.targets)
+            outputs = self._advance(outputs)
+        flat = pushed.reshape(-1)
+        return self.step * math.sqrt(max(float(flat @ (self.gram @ flat)), 0.0))
 
 
 Forecast: TypeAlias = ClosedForm | Simulated  # a run with the Gram held still

@@ -26,7 +26,7 @@ from zeroloss.typing import Targets
 STEPS = 32
 HALVINGS = 6  # of a step at which the loss grows at once
 GROWTH = 1.01  # of the loss, at any of the steps
-LAZY_DRIFT = 0.25  # of the Gram, relative, per residual that is gone
+LAZY_DRIFT = 0.25  # of the Gram, relative, per residual that is gone, and in proportion at a hundredth of the loss
 LAZY_MISS = 0.25  # of the forecast loss, relative, after the real steps
 
 
@@ -52,6 +52,8 @@ class Movement:
         gram_drift: $\|G(T)-G(0)\|_F/\|G(0)\|_F$.
         weight_drift: $\|\theta_T-\theta_0\|/\|\theta_0\|$ over the trained parameters.
         largest: $\lambda_{\max}(G(T))$.
+        ahead: what the Gram's drift comes to where the forecast has a hundredth of the loss, in proportion to the way of the linearised
+            network's weights. Slow directions take the weights far, and say nothing of it in the first steps.
     """
 
     steps: int
@@ -63,6 +65,7 @@ class Movement:
     gram_drift: float
     weight_drift: float
     largest: float
+    ahead: float = 0.0
 
     @property
     def drift_per_gain(self) -> float:
@@ -79,10 +82,11 @@ class Movement:
 
     @property
     def regime(self) -> Regime:
-        """The verdict: lazy where both the drift and the miss are small."""
+        """The verdict: lazy where the drift, now and ahead, and the miss are small."""
         if self.steps == 0:
             return Regime.UNDETERMINED
-        return Regime.LAZY if self.drift_per_gain <= LAZY_DRIFT and self.miss <= LAZY_MISS else Regime.RICH
+        drift = max(self.drift_per_gain, self.ahead)
+        return Regime.LAZY if drift <= LAZY_DRIFT and self.miss <= LAZY_MISS else Regime.RICH
 
 
 @dataclass(frozen=True, eq=False)

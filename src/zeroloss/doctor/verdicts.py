@@ -115,11 +115,12 @@ def forecast_findings(subject: Subject, decades: tuple[Decade, ...], step: float
         )
 
 
-def regime_findings(movement: Movement) -> Iterator[Finding]:
+def regime_findings(movement: Movement, horizon: int) -> Iterator[Finding]:
     """What is to be said of the regime.
 
     Args:
         movement: the real steps.
+        horizon: the step that ``movement.ahead`` looks ahead to.
 
     Yields:
         One finding.
@@ -135,7 +136,8 @@ def regime_findings(movement: Movement) -> Iterator[Finding]:
         f"In {count(movement.steps, 'real step')} the Gram moved by {percent(movement.gram_drift)} and the weights by "
         f"{percent(movement.weight_drift)} while {percent(movement.gained)} of the residual went, "
         f"{movement.drift_per_gain:.3g} of the Gram per "
-        f"residual; the initial Gram's forecast missed the fall in log loss by {percent(movement.miss)}"
+        f"residual; the initial Gram's forecast missed the fall in log loss by {percent(movement.miss)}; "
+        f"by step {horizon:,} the Gram would move by {percent(movement.ahead)}, in proportion to the weights"
     )
     numbers = {
         "gram_drift": movement.gram_drift,
@@ -143,6 +145,7 @@ def regime_findings(movement: Movement) -> Iterator[Finding]:
         "gained": movement.gained,
         "drift_per_gain": movement.drift_per_gain,
         "miss": movement.miss,
+        "ahead": movement.ahead,
     }
     if movement.regime is Regime.LAZY:
         yield Finding(
@@ -152,8 +155,8 @@ def regime_findings(movement: Movement) -> Iterator[Finding]:
         yield Finding(
             Severity.NOTICE,
             "Rich regime",
-            f"{moved}: the features move (lazy is up to {LAZY_DRIFT} and {percent(LAZY_MISS)}), so the predicted steps "
-            "cannot be trusted, within "
+            f"{moved}: the features move (lazy is up to {LAZY_DRIFT} of the Gram per residual, and {percent(LAZY_DRIFT)} of it by "
+            f"then, and a miss of {percent(LAZY_MISS)}), so the predicted steps cannot be trusted, within "
             "their intervals or not; a wider network would move less.",
             numbers,
         )
