@@ -106,6 +106,15 @@ def test_the_slowest_rows_are_those_of_small_eigenvalues():
     assert (1 - 0.25 * 1e-4) ** (2 * k) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_a_copy_that_agrees_is_not_among_the_rows_that_never_fit():
+    x = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [0.5, 0.5], [0.5, 0.5]])
+    found = diagnose(nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 1)), Dataset(x, [1.0, 1.0, -1.0, 1.0, 1.0]))
+    never = [d for d in found.directions if d.eigenvalue == 0]
+    assert len(never) == 1
+    assert set(never[0].rows) == {0, 2}
+    assert never[0].share == pytest.approx(found.loss_floor / found.first_loss, rel=1e-9)
+
+
 def test_labels_of_two_classes():
     data = digits(20)
     subject = admit(mlp(), data, find_loss("squared"), 100, 0)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from zeroloss.data import Dataset
 from zeroloss.doctor.modes import Forecast, Modes
@@ -67,8 +68,9 @@ def slow_directions(modes: Modes, subject: Subject, start: Forecast, step: float
     Returns:
         At most five, the most energy first; none where no residual is left.
     """
-    share = modes.shares(start.signal(0))
-    rest = modes.shares(start.signal(horizon))
+    signal = start.signal(horizon)
+    modes = _gathered(modes, signal)
+    share, rest = modes.shares(start.signal(0)), modes.shares(signal)
     k = subject.targets.shape[1]
     found = []
     for i in torch.argsort(rest, descending=True)[:DIRECTIONS].tolist():
@@ -90,6 +92,17 @@ def slow_directions(modes: Modes, subject: Subject, start: Forecast, step: float
         rows = [subject.rows[j] for j in torch.argsort(weight, descending=True)[:3].tolist() if weight[j] > 0.05]
         found.append(SlowDirection(eigenvalue, float(share[i]), float(rest[i]), per_decade, tuple(rows)))
     return tuple(found)
+
+
+def _gathered(modes: Modes, signal: Tensor) -> Modes:
+    """The modes with the signal's whole part where the Gram is zero along one vector: any basis is eigenvectors there."""
+    zero = int((modes.values == 0).sum())
+    basis = modes.vectors[:, :zero]
+    part = basis.T @ signal.reshape(-1)
+    if zero < 2 or not float(part.norm()) > 0:
+        return modes
+    turn = torch.linalg.qr(part[:, None], mode="complete").Q  # its first column is the part, up to sign
+    return Modes(modes.values, torch.cat([basis @ turn, modes.vectors[:, zero:]], dim=1), modes.floor)
 
 
 def slow_samples(subject: Subject, start: Forecast, horizon: int) -> tuple[SlowSample, ...]:
