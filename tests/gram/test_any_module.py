@@ -122,6 +122,13 @@ class Centred(nn.Module):
         return self.a(x - x.mean(dim=0))
 
 
+class Summed(Centred):
+    """Adds up the rows so far, as attention with a causal mask does over a batch that it takes for time: the first row is alone."""
+
+    def forward(self, x):
+        return self.a(x).cumsum(dim=0)
+
+
 class Noisy(Centred):
     """Adds noise of its own."""
 
@@ -133,6 +140,7 @@ class Noisy(Centred):
     ("module", "message"),
     [
         (Centred(), "mixes samples: one row's outputs change"),
+        (Summed(), "mixes samples: one row's outputs change"),
         (Noisy(), "is random: two passes"),
         (nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2)), "mixes samples: '1' is BatchNorm1d in training mode"),
         (nn.Sequential(nn.Linear(5, 2), nn.Dropout(0.5)), "is random: '1' is Dropout"),
