@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script among modules: its own folder is what Python would look into
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # a script among modules: its own folder is what Python would look into
 
 from bench.peers.gram_networks import loaded
 from bench.peers.measuring import serve

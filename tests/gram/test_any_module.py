@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.gram.modules import MODULES, make, rows
+from zeroloss import ArgumentError
 from zeroloss.gram import (
     gram,
     jacobian_operator,
@@ -159,6 +160,46 @@ def test_what_has_no_tangent_kernel_is_refused_by_name(module, message):
     )
     with pytest.raises(ValueError, match=message):
         gram(module, x)
+
+
+class Shaped(Centred):
+    """Gives what a function makes of a layer's outputs."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (torch.detach, "cut off from its trained parameters"),
+        (lambda z: z.argmax(dim=1), "gives torch.int64"),
+        (torch.fft.fft, "gives torch.complex64"),
+        (lambda z: z[:, :0], r"gives torch.float32 of shape \(2, 0\)"),
+    ],
+)
+def test_outputs_that_have_no_gradient_are_refused(function, message):
+    with pytest.raises(ArgumentError, match=message):
+        gram(Shaped(function), torch.randn(3, 5))
+
+
+def test_inside_no_grad_it_is_the_same():
+    net, x = make("transformer", 3)
+    wanted, blocks = gram(net, x, "full"), sample_blocks(net, x)
+    with torch.no_grad():
+        assert torch.equal(gram(net, x, "full"), wanted)
+        assert torch.equal(sample_blocks(net, x), blocks)
+        assert sum(layer_grams(net, x).values()).shape == (3, 3)
+
+
+def test_a_second_set_without_rows():
+    net, x = make("transformer", 2)
+    with pytest.raises(ArgumentError, match=r"x2 is of shape \(0, "):
+        gram(net, x, x2=x[:0])
 
 
 def test_one_row_and_no_outputs():

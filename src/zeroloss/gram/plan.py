@@ -58,6 +58,7 @@ class Plan:
         return used
 
 
+@torch.enable_grad()
 def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
     """Find out how a module uses its trained parameters, on two of its inputs.
 
@@ -69,7 +70,8 @@ def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
         The plan, good for any weights at which the module uses its parameters in the same way.
 
     Raises:
-        ArgumentError: where nothing is trainable, samples mix, outputs are random, or a row alone is treated in another way.
+        ArgumentError: where nothing is trainable, samples mix, outputs are random, cut off from the weights or not real numbers, or a
+            row alone is treated in another way.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
@@ -77,11 +79,20 @@ def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
         >>> make_plan(net, torch.eye(2)).rest
         ('0.weight',)
     """
+    if not isinstance(module, nn.Module):
+        raise ArgumentError("module", f"is {type(module).__name__}", "pass a torch.nn.Module")
     names = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not names:
         raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
     rows = _few(x)
     outputs, calls = trace(module, rows)
+    if not outputs.numel() or not outputs.is_floating_point():
+        raise ArgumentError(
+            "module", f"gives {outputs.dtype} of shape {tuple(outputs.shape)}", "return real numbers, one row an input"
+        )
+    if not outputs.requires_grad:
+        remedy = "take detach() and no_grad() out of its forward, and inference_mode() from around this call"
+        raise ArgumentError("module", "gives outputs that are cut off from its trained parameters", remedy)
     _check_apart(module, rows, outputs.detach())
     covered = _covered(module, outputs, calls)
     spoken = {id(p) for layer, mine in covered.items() for part, p in parameters_of(layer).items() if part in mine}

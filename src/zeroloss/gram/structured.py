@@ -29,6 +29,7 @@ KEPT = 3  # of each layer's outputs: themselves, in the graph, and as the next o
 Parts = dict[str, Tensor]
 
 
+@torch.enable_grad()
 def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInputs | None = None) -> Float[Tensor, "N M"]:
     r"""The Gram matrix $J J^\top$ of a module's outputs over its trainable parameters, at its current weights.
 
@@ -63,6 +64,7 @@ def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInp
     return _parts(module, _plan(module, x, x2), x, x2, output, whole=True)[WHOLE]
 
 
+@torch.enable_grad()
 def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInputs | None = None) -> Parts:
     r"""Every layer's share of the Gram (DU's $G^{(h)}$; they sum to :func:`gram`).
 
@@ -86,6 +88,7 @@ def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2:
     return _parts(module, _plan(module, x, x2), x, x2, output)
 
 
+@torch.enable_grad()
 def traced_grams(
     module: nn.Module, plan: Plan, x: AnyInputs, outputs: Float[Tensor, "n k"], calls: Sequence[Call], output: str | int = "mean"
 ) -> Parts:
@@ -117,6 +120,7 @@ def traced_grams(
     return _with_rest(module, plan, x, None, output, False, flat)
 
 
+@torch.enable_grad()
 def sample_blocks(module: nn.Module, x: AnyInputs) -> Float[Tensor, "n k k"]:
     r"""The diagonal blocks of the full Gram, $G_{ii} = J_iJ_i^\top$ over the outputs of each sample; the rest is not formed.
 
@@ -162,6 +166,9 @@ def _parts(module: nn.Module, plan: Plan, x: Tensor, x2: Tensor | None, output: 
     _check_output(output, plan.outputs)
     size = max(1, TRACE_BYTES // (KEPT * plan.row_bytes))
     second = x if x2 is None else x2
+    if not isinstance(second, Tensor) or second.ndim < 1 or len(second) == 0:
+        seen = f"of shape {tuple(second.shape)}" if isinstance(second, Tensor) else type(second).__name__
+        raise ArgumentError("x2", f"is {seen}", "pass a real tensor with at least one row")
     found: Parts = {}
     for i in range(0, len(x), size) if plan.covered else ():
         one = _traced(module, plan, x[i : i + size])
