@@ -179,7 +179,7 @@ class Shaped(Centred):
         (torch.detach, "cut off from its trained parameters"),
         (lambda z: z.argmax(dim=1), "gives torch.int64"),
         (torch.fft.fft, "gives torch.complex64"),
-        (lambda z: z[:, :0], r"gives torch.float32 of shape \(2, 0\)"),
+        (lambda z: z[:, :0], r"gives torch.float32 of shape \(3, 0\)"),
     ],
 )
 def test_outputs_that_have_no_gradient_are_refused(function, message):

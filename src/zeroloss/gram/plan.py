@@ -93,7 +93,7 @@ def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
     if not outputs.requires_grad:
         remedy = "take detach() and no_grad() out of its forward, and inference_mode() from around this call"
         raise ArgumentError("module", "gives outputs that are cut off from its trained parameters", remedy)
-    _check_apart(module, rows, outputs.detach())
+    _check_apart(module, rows, outputs.detach(), max((float(call.outputs.detach().abs().max()) for call in calls), default=0.0))
     covered = _covered(module, outputs, calls)
     spoken = {id(p) for layer, mine in covered.items() for part, p in parameters_of(layer).items() if part in mine}
     rest = tuple(name for name, p in names.items() if id(p) not in spoken)
@@ -110,9 +110,12 @@ def _few(x: Tensor) -> Tensor:
     return x[[0, 1 + other, 0]]
 
 
-def _check_apart(module: nn.Module, rows: Tensor, outputs: Tensor) -> None:
-    """Refuse outputs of the first row that change with the rows beside or before it, or from one pass to the next."""
-    size = ROUNDING * torch.finfo(outputs.dtype).eps * float(outputs.abs().max())
+def _check_apart(module: nn.Module, rows: Tensor, outputs: Tensor, within: float) -> None:
+    """Refuse outputs of the first row that change with the rows beside or before it, or from one pass to the next.
+
+    Outputs may be what is left where large numbers cancel, so rounding is measured by the largest number within, too.
+    """
+    size = ROUNDING * torch.finfo(outputs.dtype).eps * max(float(outputs.abs().max()), within)
     if not math.isfinite(size):
         return  # nothing can be told from NaN; what is formed from it will be NaN too
     with torch.no_grad():

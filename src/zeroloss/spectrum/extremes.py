@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,10 +142,10 @@ def _operator_extremes(operator: LinearOperator) -> Extremes:
         return Extremes(float(known.values[0]), float(known.values[-1]), None)
     if n <= WRITTEN:
         return Extremes(*_ends(written_out(operator)), None)
-    return Extremes(*(_end(operator, which, TOLERANCE) for which in ("SA", "LA")), None)
+    return Extremes(_end(operator, "SA"), _end(operator, "LA"), None)
 
 
-def _end(operator: LinearOperator, which: str, tolerance: float) -> float:
+def _end(operator: LinearOperator, which: Literal["SA", "LA"], tolerance: float = TOLERANCE) -> float:
     """One end by restarted Lanczos, whose memory does not grow."""
     try:
         values = eigsh(operator, k=1, which=which, v0=start(operator.shape[0]), tol=tolerance, return_eigenvectors=False)
