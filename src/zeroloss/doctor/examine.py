@@ -227,12 +227,9 @@ def _told(
     """The decades at the size of the real steps, and then at the one that is asked about."""
     if trial is None or not trial.movement.steps:
         return decades(start, start, trial.movement if trial else NOTHING, first)
-    own, sharpness = trial.movement.step, subject.loss.smoothness * trial.movement.largest
-    later = (
-        min(own, 1 / sharpness) if own * sharpness >= 2 else own
-    )  # the network may have sharpened past what the real steps bear
-    after = forecast_of(trial.gram, trial.modes, trial.outputs, subject.targets, subject.loss, later, scale)
-    found = decades(start if own == eta else forecast(own), after, trial.movement, first, later / own)
+    own = trial.movement.step
+    after = forecast_of(trial.gram, trial.modes, trial.outputs, subject.targets, subject.loss, own, scale)
+    found = decades(start if own == eta else forecast(own), after, trial.movement, first)
     return found if own == eta else at_step(found, start, trial.movement, eta, first)
 
 

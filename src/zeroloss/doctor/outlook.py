@@ -51,7 +51,7 @@ class Curve:
     real: tuple[float, ...]
 
 
-def decades(start: Forecast, after: Forecast, movement: Movement, first: float, pace: float = 1.0) -> tuple[Decade, ...]:
+def decades(start: Forecast, after: Forecast, movement: Movement, first: float) -> tuple[Decade, ...]:
     r"""The steps to each decade, with an interval.
 
     With $k_0$ the forecast of the initial Gram, $k_T$ that of the T real steps followed by the Gram there, and $d$ the Gram's drift per
@@ -64,7 +64,6 @@ def decades(start: Forecast, after: Forecast, movement: Movement, first: float, 
         after: from where the real steps ended.
         movement: what they showed.
         first: the first loss, positive.
-        pace: the size of later steps over that of the real ones, which may no longer be stable; steps are counted in the latter.
 
     Returns:
         One a decade.
@@ -88,7 +87,7 @@ def decades(start: Forecast, after: Forecast, movement: Movement, first: float, 
             found.append(Decade(ratio, told, seen, seen, seen, seen))
             continue
         rest = after.steps_to(ratio * first)
-        anchored = None if rest is None else movement.steps + max(round(rest * pace), 1)
+        anchored = None if rest is None else movement.steps + max(rest, 1)
         found.append(_foreseen(ratio, told, anchored, movement, movement.steps + 1 if movement.steps else 1))
     return tuple(found)
 
