@@ -132,7 +132,7 @@ def _examine(
         else start
     )
     retimed = _retimed(movement, eta)
-    told = _told(subject, trial, forecast, start, eta, scale, first)
+    told = _told(subject, trial, forecast, (start, after), eta, scale, first)
     horizon = next((d.start for d in told if d.ratio == HORIZON and d.start is not None), None)
     if horizon is None:
         reached = [d.start for d in told if d.start is not None]
@@ -219,18 +219,19 @@ def _told(
     subject: Subject,
     trial: Trial | None,
     forecast: Callable[[float], Forecast],
-    start: Forecast,
+    asked: tuple[Forecast, Forecast],
     eta: float,
     scale: float,
     first: float,
 ) -> tuple[Decade, ...]:
     """The decades at the size of the real steps, and then at the one that is asked about."""
     if trial is None or not trial.movement.steps:
-        return decades(start, start, trial.movement if trial else NOTHING, first)
+        return decades(*asked, trial.movement if trial else NOTHING, first)
     own = trial.movement.step
+    if own == eta:
+        return decades(*asked, trial.movement, first)
     after = forecast_of(trial.gram, trial.modes, trial.outputs, subject.targets, subject.loss, own, scale)
-    found = decades(start if own == eta else forecast(own), after, trial.movement, first)
-    return found if own == eta else at_step(found, start, trial.movement, eta, first)
+    return at_step(decades(forecast(own), after, trial.movement, first), *asked, trial.movement, eta, first)
 
 
 def _curve(start: Forecast, after: Forecast, movement: Movement, first: float, told: tuple[Decade, ...], horizon: int) -> Curve:

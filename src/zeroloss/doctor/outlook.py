@@ -92,15 +92,19 @@ def decades(start: Forecast, after: Forecast, movement: Movement, first: float) 
     return tuple(found)
 
 
-def at_step(found: tuple[Decade, ...], start: Forecast, movement: Movement, step: float, first: float) -> tuple[Decade, ...]:
+def at_step(
+    found: tuple[Decade, ...], start: Forecast, after: Forecast, movement: Movement, step: float, first: float
+) -> tuple[Decade, ...]:
     r"""The decades at another step than that of the real ones, of which none is exact then.
 
     The initial Gram says how many steps either size takes, and the anchored number is taken to change in the same proportion: near the
-    edge of stability, where a larger step is slower, as well as far below it, where steps only count time.
+    edge of stability, where a larger step is slower, as well as far below it, where steps only count time. Where the Gram that the real
+    steps reached is too sharp for their size, there is no such number, and the real steps count as a stretch of gradient flow.
 
     Args:
         found: at the real steps' size.
         start: the initial forecast at the other size.
+        after: at the other size too, from where the real steps ended.
         movement: what the real steps showed.
         step: the other size.
         first: the first loss, positive.
@@ -113,7 +117,7 @@ def at_step(found: tuple[Decade, ...], start: Forecast, movement: Movement, step
         >>> from zeroloss.doctor.modes import ClosedForm, decompose
         >>> one, still = torch.eye(1, dtype=torch.float64), Movement(1, 0.5, 0, (0.5, 0.125), 0.125, 0.5, 0.0, 0.0, 1.0)
         >>> run = ClosedForm(decompose(one), one, 1.5)
-        >>> at_step((Decade(0.1, 2, 2, 2, 2, 2),), run, still, 1.5, 0.5)[0]
+        >>> at_step((Decade(0.1, 2, 2, 2, 2, 2),), run, run, still, 1.5, 0.5)[0]
         Decade(ratio=0.1, start=2, anchored=2, steps=2, low=1, high=3)
     """
     changed = []
@@ -124,6 +128,8 @@ def at_step(found: tuple[Decade, ...], start: Forecast, movement: Movement, step
             continue
         stretch = told / decade.start if told and decade.start else movement.step / step
         anchored = None if decade.anchored is None else max(1, round(decade.anchored * stretch))
+        if anchored is None and (rest := after.steps_to(decade.ratio * first)) is not None:
+            anchored = round(movement.steps * movement.step / step) + max(rest, 1)
         changed.append(_foreseen(decade.ratio, told, anchored, movement, 1))
     return tuple(changed)
 
