@@ -204,3 +204,14 @@ def test_of_a_loss_that_is_not_squared_nothing_is_out_of_reach_for_want_of_rank(
     assert "Out of reach" in {finding.title for finding in diagnose(layer, data).findings}
     run = descend(layer, data, loss="logistic", step=result.stable_step / 2, max_steps=2000)
     assert float(run.loss[-1] / run.loss[0]) < 2e-3
+
+
+def test_the_learning_rate_of_a_mean_loss_makes_the_recommended_step():
+    """One step of torch's own optimiser on its own mean moves the weights as one of the sum does."""
+    layer, data = nn.Linear(4, 3).double(), Dataset(rows(6, 4), rows(6, 3))
+    result = diagnose(layer, data, trial_steps=2)
+    said = next(finding.sentence for finding in result.findings if finding.title == "Recommended step")
+    rate = float(said.rpartition("lr = ")[2].rstrip("."))
+    by_mean, by_sum = (torch.autograd.grad(loss, layer.weight)[0] for loss in (
+        nn.functional.mse_loss(layer(data.x), data.y), 0.5 * (layer(data.x) - data.y).square().sum()))  # fmt: skip
+    assert torch.allclose(rate * by_mean, result.recommended_step * by_sum, rtol=5e-3)

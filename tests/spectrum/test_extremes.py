@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from tests.spectrum.matrices import with_spectrum
 from zeroloss import extremes, fully_connected, limit_kernel
 from zeroloss.spectrum import largest_eigenvalue, spectral_norm
-from zeroloss.spectrum.bound import smallest_bound
+from zeroloss.spectrum.bound import _defect, smallest_bound
 
 
 @given(n=st.integers(1, 12), power=st.integers(-14, 0), seed=st.integers(0, 10_000), scale=st.integers(-100, 100))
@@ -172,3 +172,17 @@ def test_an_operator_whose_smallest_eigenvalues_crowd_is_written_out():
 def test_the_norm_of_a_matrix_of_any_scale(scale):
     matrix = np.random.default_rng(0).standard_normal((90, 70))
     assert spectral_norm(torch.from_numpy(matrix * scale)) == pytest.approx(np.linalg.norm(matrix, 2) * scale, rel=1e-7)
+
+
+def test_the_defect_counts_every_entry_and_the_rounding_of_every_product():
+    """Over several tiles, with a factor that is wrong everywhere: not below the entries' own sums, and not far above."""
+    n = 600
+    generator = np.random.default_rng(0)
+    matrix = with_spectrum(generator.uniform(1, 2, n), 1)
+    factor = np.linalg.cholesky(matrix) + 1e-3 * np.tril(generator.standard_normal((n, n)))
+    plain = np.abs(matrix - 0.5 * np.eye(n) - factor @ factor.T).sum(axis=1)
+    assert np.allclose(_defect(matrix, 0.5, np.asfortranarray(factor)), plain, rtol=1e-9)
+    exact = np.diag(2.0 ** generator.integers(0, 4, n))
+    hidden = _defect(exact @ exact, 0.0, np.asfortranarray(exact))
+    assert (hidden >= n * 2.0**-53 * np.diag(exact) ** 2).all()
+    assert (hidden <= 2 * n * 2.0**-53 * np.diag(exact) ** 2).all()
