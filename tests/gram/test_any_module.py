@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -194,6 +196,14 @@ def test_inside_no_grad_it_is_the_same():
         assert torch.equal(gram(net, x, "full"), wanted)
         assert torch.equal(sample_blocks(net, x), blocks)
         assert sum(layer_grams(net, x).values()).shape == (3, 3)
+
+
+def test_threads_that_share_a_module_do_not_hear_each_other():
+    net = nn.Sequential(nn.Linear(20, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 3)).double()
+    xs = [rows(n, 20) for n in (30, 31, 32, 33)] * 6
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: gram(net, x), xs))
+    assert all(torch.equal(one, gram(net, x)) for one, x in zip(found, xs, strict=True))
 
 
 def test_a_second_set_without_rows():

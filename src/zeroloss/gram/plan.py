@@ -19,7 +19,7 @@ from zeroloss.gram.affine import reach, written_out
 from zeroloss.gram.parameters import owners, parameters_of
 from zeroloss.gram.per_sample import WAYS
 from zeroloss.gram.positions import kind_of, patches
-from zeroloss.gram.trace import Call, forward, trace
+from zeroloss.gram.trace import Call, alone, forward, trace
 from zeroloss.typing import AnyInputs
 
 ROUNDING = 1e4  # units in the last place by which two passes, or two ways to a sample's gradient, may differ
@@ -58,7 +58,7 @@ class Plan:
         return used
 
 
-@torch.enable_grad()
+@alone
 def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
     """Find out how a module uses its trained parameters, on two of its inputs.
 

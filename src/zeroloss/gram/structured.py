@@ -19,7 +19,7 @@ from zeroloss.gram.affine import written_out
 from zeroloss.gram.plan import Plan, make_plan
 from zeroloss.gram.positions import kind_of
 from zeroloss.gram.shares import Factors, Gradients
-from zeroloss.gram.trace import Call, trace
+from zeroloss.gram.trace import Call, alone, trace
 from zeroloss.typing import AnyInputs
 
 TRACE_BYTES = 2**29  # for what a traced pass keeps; more rows are taken tile by tile
@@ -29,7 +29,7 @@ KEPT = 3  # of each layer's outputs: themselves, in the graph, and as the next o
 Parts = dict[str, Tensor]
 
 
-@torch.enable_grad()
+@alone
 def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInputs | None = None) -> Float[Tensor, "N M"]:
     r"""The Gram matrix $J J^\top$ of a module's outputs over its trainable parameters, at its current weights.
 
@@ -64,7 +64,7 @@ def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInp
     return _parts(module, _plan(module, x, x2), x, x2, output, whole=True)[WHOLE]
 
 
-@torch.enable_grad()
+@alone
 def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInputs | None = None) -> Parts:
     r"""Every layer's share of the Gram (DU's $G^{(h)}$; they sum to :func:`gram`).
 
@@ -88,7 +88,7 @@ def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2:
     return _parts(module, _plan(module, x, x2), x, x2, output)
 
 
-@torch.enable_grad()
+@alone
 def traced_grams(
     module: nn.Module, plan: Plan, x: AnyInputs, outputs: Float[Tensor, "n k"], calls: Sequence[Call], output: str | int = "mean"
 ) -> Parts:
@@ -120,7 +120,7 @@ def traced_grams(
     return _with_rest(module, plan, x, None, output, False, flat)
 
 
-@torch.enable_grad()
+@alone
 def sample_blocks(module: nn.Module, x: AnyInputs) -> Float[Tensor, "n k k"]:
     r"""The diagonal blocks of the full Gram, $G_{ii} = J_iJ_i^\top$ over the outputs of each sample; the rest is not formed.
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,28 @@ from torch import Tensor, nn
 from zeroloss.errors import ArgumentError
 from zeroloss.gram.affine import gradient_of
 from zeroloss.gram.positions import kind_of
+
+Taken = ParamSpec("Taken")
+Given = TypeVar("Given")
+_TURN = threading.RLock()
+
+
+def alone(function: Callable[Taken, Given]) -> Callable[Taken, Given]:
+    """Let a function differentiate, and one thread at a time: what it hangs on a module would record the other threads' passes too.
+
+    Args:
+        function: any.
+
+    Returns:
+        The same, with gradients on, in turn.
+    """
+
+    @functools.wraps(function)
+    def taken_in_turn(*args: Taken.args, **kwargs: Taken.kwargs) -> Given:
+        with _TURN, torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return taken_in_turn
 
 
 @dataclass(frozen=True, eq=False)
