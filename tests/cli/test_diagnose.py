@@ -112,3 +112,12 @@ def test_help_says_that_the_file_is_executed(capsys):
     with pytest.raises(SystemExit):
         main(["diagnose", "--help"])
     assert "name only code you trust" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_interruption_promises_nothing(capsys, monkeypatch, tmp_path):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zeroloss.cli.diagnose.read_build", stop)
+    assert main(["diagnose", str(tmp_path / "net.py"), "--data", "iris"]) == 130
+    assert "the same command starts afresh" in capsys.readouterr().err

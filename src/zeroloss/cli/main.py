@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"zeroloss {parsed.command}: {place}{reason}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"zeroloss {parsed.command}: interrupted; the same command goes on where it was", file=sys.stderr)
+        again = "starts afresh" if parsed.command in ("data", "diagnose") else "goes on where it was"
+        print(f"zeroloss {parsed.command}: interrupted; the same command {again}", file=sys.stderr)
         return 130
 
 
