@@ -1,5 +1,6 @@
 """zeroloss: whether, how fast and why gradient descent drives a network's training loss to zero."""
 
+from zeroloss.certificate import Certificate, certify
 from zeroloss.claims import CLAIMS, Claim, Verdict
 from zeroloss.data import Dataset, load
 from zeroloss.errors import ArgumentError, FileError, ZerolossError
@@ -14,6 +15,7 @@ from zeroloss.training import Probe, Trajectory, descend, predict_descent
 __all__ = [
     "CLAIMS",
     "ArgumentError",
+    "Certificate",
     "Claim",
     "Dataset",
     "FileError",
@@ -22,6 +24,7 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "ZerolossError",
+    "certify",
     "check",
     "cnn",
     "conv_resnet",
