@@ -1,6 +1,6 @@
 """zeroloss: whether, how fast and why gradient descent drives a network's training loss to zero."""
 
-from zeroloss.certificate import Certificate, certify
+from zeroloss.certificate import Certificate, Polished, certify, polish
 from zeroloss.claims import CLAIMS, Claim, Verdict
 from zeroloss.data import Dataset, load
 from zeroloss.errors import ArgumentError, FileError, ZerolossError
@@ -19,6 +19,7 @@ __all__ = [
     "Claim",
     "Dataset",
     "FileError",
+    "Polished",
     "Probe",
     "Study",
     "Trajectory",
@@ -34,6 +35,7 @@ __all__ = [
     "gram",
     "limit_kernel",
     "load",
+    "polish",
     "predict_descent",
     "resnet",
     "run_study",

@@ -3,6 +3,7 @@
 from zeroloss.certificate.certificate import ASSUMPTIONS, Certificate, Numbers, Status
 from zeroloss.certificate.certify import METHODS, PRECISIONS, certify
 from zeroloss.certificate.chain import read_chain
+from zeroloss.certificate.polish import Polished, PolishStatus, polish
 from zeroloss.certificate.theorems import (
     Descent,
     Fails,
@@ -25,12 +26,15 @@ __all__ = [
     "Flow",
     "Newton",
     "Numbers",
+    "PolishStatus",
+    "Polished",
     "Status",
     "Stochastic",
     "certify",
     "gradient_descent",
     "gradient_flow",
     "newton",
+    "polish",
     "read_chain",
     "stochastic_descent",
 ]
