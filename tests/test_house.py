@@ -8,10 +8,9 @@ import zeroloss
 
 ROOT = Path(__file__).parents[1]
 FACE = {
-    "ArgumentError", "CLAIMS", "Certificate", "Claim", "Dataset", "FileError", "Polished", "Probe", "Study", "Trajectory", "Verdict", "ZerolossError",
-    "certify", "check",
-    "cnn", "conv_resnet", "descend", "extremes", "fully_connected", "gram", "limit_kernel", "load", "polish", "predict_descent", "resnet",
-    "run_study", "write_report",
+    "ArgumentError", "CLAIMS", "Certificate", "Claim", "Dataset", "FileError", "Polished", "Probe", "Study", "Trajectory",
+    "Verdict", "ZerolossError", "certify", "check", "cnn", "conv_resnet", "descend", "extremes", "fully_connected", "gram",
+    "limit_kernel", "load", "polish", "predict_descent", "resnet", "run_study", "write_report",
 }  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
 from zeroloss import Dataset, cnn, conv_resnet, fully_connected, resnet
 from zeroloss.gram import gram
-from zeroloss.networks import Abs, Erf
-from zeroloss.networks import Residual, Scale
+from zeroloss.networks import Abs, Erf, Residual, Scale
 
 SMOOTH = (nn.Softplus, nn.Tanh, nn.Sigmoid, Erf, nn.GELU, nn.SiLU)
 KINKED = (nn.ReLU, lambda: nn.LeakyReLU(0.2), Abs, nn.Hardtanh)
@@ -17,7 +18,7 @@ KINKED = (nn.ReLU, lambda: nn.LeakyReLU(0.2), Abs, nn.Hardtanh)
 def dense(dims, act=nn.ReLU, bias=True, seed=0) -> nn.Sequential:
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(dims, dims[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(dims)):
         layer = nn.Linear(a, b, bias=bias).double()
         with torch.no_grad():
             layer.weight.copy_(torch.randn(b, a, generator=generator, dtype=torch.float64) * (2 / a) ** 0.5)
@@ -32,14 +33,23 @@ def families() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     image = (1, 4, 4)
     torch.manual_seed(1)
     strided = nn.Sequential(
-        nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.Tanh(), nn.Conv2d(2, 3, 2, bias=False), nn.Softplus(2.0), nn.Flatten(), nn.Linear(3, 1)
+        nn.Conv2d(1, 2, 3, stride=2, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(2, 3, 2, bias=False),
+        nn.Softplus(2.0),
+        nn.Flatten(),
+        nn.Linear(3, 1),
     ).double()
     pooled = nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1, padding_mode="circular"), nn.SiLU(), nn.AvgPool2d(2), nn.Conv2d(3, 2, (1, 2)), Abs(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2),
     ).double()  # fmt: skip
     nested = nn.Sequential(
-        nn.Linear(3, 4), Residual(nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), Scale(0.5)), nn.Sigmoid(), Scale(-2.0), nn.Linear(4, 1)
+        nn.Linear(3, 4),
+        Residual(nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), Scale(0.5)),
+        nn.Sigmoid(),
+        Scale(-2.0),
+        nn.Linear(4, 1),
     ).double()
     found: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         "strided": (strided, image),

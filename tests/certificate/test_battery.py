@@ -141,7 +141,6 @@ def test_no_false_certificate_in_ten_thousand_problems(part):
 
 def test_the_battery_notices_a_false_certificate(monkeypatch):
     """The control: with an enclosure of the residual that forgets it, something false is proved and noticed."""
-    from zeroloss.certificate import certify as _  # noqa: F401
     import importlib
 
     place = importlib.import_module("zeroloss.certificate.certify")

@@ -39,7 +39,7 @@ def test_every_family_is_proved_and_the_root_is_there(name):
     moved, left = newton_root(chain, data.x, data.y)
     assert left < 1e-35
     assert moved <= found.radius * (1 + 1e-9)
-    assert found.numbers.N == 2 * k
+    assert 2 * k == found.numbers.N
     _, J = evaluate(chain, data.x)
     values = singular_values(J)
     assert found.numbers.sigma0 <= values[0]
@@ -126,7 +126,10 @@ def test_equal_rows_are_merged_and_the_weighted_system_is_the_original():
     assert "not known to be positive" in separate.reason
     # its nonzero singular values are those of the Jacobian with every row as often as it was given
     names, values = zip(*module.named_parameters(), strict=True)
-    jac = torch.func.jacrev(lambda *p: torch.func.functional_call(module, dict(zip(names, p, strict=True)), (twice.x,)).flatten(), argnums=tuple(range(len(values))))(*values)
+    jac = torch.func.jacrev(
+        lambda *p: torch.func.functional_call(module, dict(zip(names, p, strict=True)), (twice.x,)).flatten(),
+        argnums=tuple(range(len(values))),
+    )(*values)
     J = torch.cat([part.detach().reshape(8, -1) for part in jac], 1)
     true = torch.linalg.svdvals(J)
     assert found.numbers.sigma0 <= float(true[4])

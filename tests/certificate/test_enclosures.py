@@ -122,7 +122,9 @@ def test_norms_of_maps_are_bounds(name):
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs", "hard_tanh", "softplus", "tanh", "sigmoid", "erf", "gelu", "silu"])
 def test_activations_against_fifty_digits(name):
     sigma = sigma_of(name, 0.3)
-    z = torch.cat((torch.linspace(-40, 40, 401, dtype=torch.float64), inputs((1,), 300)[:, 0], torch.tensor([1e-9, -1e-300, 700.0, -700.0])))
+    z = torch.cat(
+        (torch.linspace(-40, 40, 401, dtype=torch.float64), inputs((1,), 300)[:, 0], torch.tensor([1e-9, -1e-300, 700.0, -700.0]))
+    )
     value, slope = functions(sigma)
     mine, theirs = sigma.value(z), value(array(z))
     assert np.all(np.abs(array(mine) - theirs) <= array(sigma.value_error(z, mine)) + mpf("1e-300"))

@@ -57,7 +57,9 @@ def steepest(chain, x, roots, radius: float, seed: int = 0, rounds: int = 12) ->
         for _ in range(rounds):
             u = u / u.norm()
             step = 1e-5 * max(radius, 1e-3)
-            change = (jacobian_at(chain, x, roots, theta + step * u) - jacobian_at(chain, x, roots, theta - step * u)) / (2 * step)
+            change = (jacobian_at(chain, x, roots, theta + step * u) - jacobian_at(chain, x, roots, theta - step * u)) / (
+                2 * step
+            )
             left, value, right = torch.linalg.svd(change, full_matrices=False)
             best = max(best, float(value[0]))
             # D2f is symmetric in its two arguments: the best v for this u is the next u

@@ -237,7 +237,9 @@ def _compare(module: nn.Module, chain: Chain, x: Inputs, scale: float) -> None:
     gap, size = float((ours - theirs).abs().max()), float(theirs.abs().max())
     if not gap > SAME * size + 1e-280:
         return
-    rounding = float(enclose_forward(chain, few).outputs.error.max())  # outputs that cancel, such as those of an antisymmetric start
+    rounding = float(
+        enclose_forward(chain, few).outputs.error.max()
+    )  # outputs that cancel, such as those of an antisymmetric start
     if gap > 4 * rounding:
         raise ArgumentError(
             "module", f"computes something else than its layers say (outputs differ by {gap:.2g})", "remove what differs"

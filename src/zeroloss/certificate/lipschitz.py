@@ -6,7 +6,8 @@ With $p_j,q_j$ the norms of u's and v's parts in stage j, $\|\dot H[U_j]\|_F\le 
 stage l's first term is at most $D_l\sqrt{q}\,A_j(p_jq_l+p_lq_j)$ and an activation's at most
 $c_2B\min(\tilde A_jA_k,A_j\tilde A_k)p_jq_k$, D and B being bounds of the adjoint's blocks and of its columns:
 $\|S_iw\|\le B\sum_r|w_r|$ and $\sum_r|a_rb_r|\le\|a\|\|b\|$. So $\Lambda\le\|M\|_2$ for a small nonnegative M; rows of a sample of
-multiplicity w weigh $\sqrt w$ in the norms of the batch. Everything is a supremum over the ball: the value at the given weights plus its drift (CERTIFICATE, "Lipschitz constant").
+multiplicity w weigh $\sqrt w$ in the norms of the batch. Everything is a supremum over the ball: the value at the given weights plus
+its drift (CERTIFICATE, "Lipschitz constant").
 """
 
 from __future__ import annotations

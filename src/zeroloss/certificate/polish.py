@@ -167,7 +167,10 @@ def _outcome(problem: Problem, state: State, goal: float, until: float, end: End
     parameters = sum(p.numel() for p in problem.trained.values())
     asked = f"{until:g} times the targets' norm, {goal:.3g}"
     if problem.floor > 0 and state.norm <= goal:
-        return PolishStatus.FLOOR, f"equal inputs have different targets: no function goes below {problem.floor:.6g}, which is reached"
+        return (
+            PolishStatus.FLOOR,
+            f"equal inputs have different targets: no function goes below {problem.floor:.6g}, which is reached",
+        )
     if state.norm <= goal:
         return PolishStatus.REACHED, f"the residual is {state.norm:.3g}; asked for was {asked}"
     why = f"the residual is {state.norm:.3g}; asked for was {asked}"

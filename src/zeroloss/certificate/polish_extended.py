@@ -82,7 +82,12 @@ def _layer(module: nn.Module) -> Layer | None:
         return lambda h: h.map(module)
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
         return _mean
-    if isinstance(module, nn.AvgPool2d) and not module.ceil_mode and module.padding in (0, (0, 0)) and not module.divisor_override:
+    if (
+        isinstance(module, nn.AvgPool2d)
+        and not module.ceil_mode
+        and module.padding in (0, (0, 0))
+        and not module.divisor_override
+    ):
         return lambda h: _pooled(module, h)
     return function_of(module)
 
@@ -120,7 +125,9 @@ def _pooled(layer: nn.AvgPool2d, h: Pair) -> Pair:
     size = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size, layer.kernel_size)
     stride = layer.stride if isinstance(layer.stride, tuple) else (layer.stride, layer.stride)
     height = (h.high.shape[2] - size[0]) // stride[0] + 1
-    windows = h.map(lambda part: part.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1]).reshape(n, c, -1, size[0] * size[1]))
+    windows = h.map(
+        lambda part: part.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1]).reshape(n, c, -1, size[0] * size[1])
+    )
     return _average(windows).map(lambda part: part.reshape(n, c, height, -1))
 
 

@@ -14,7 +14,11 @@ SINGULAR = 1e-12  # of the side conditions' own Gram: those that nearly follow f
 
 
 def held_step(
-    problem: Problem, residual: Float[Tensor, " N"], factor: Float[Tensor, "N N"], rows: Float[Tensor, "M P"], moves: Float[Tensor, " M"]
+    problem: Problem,
+    residual: Float[Tensor, " N"],
+    factor: Float[Tensor, "N N"],
+    rows: Float[Tensor, "M P"],
+    moves: Float[Tensor, " M"],
 ) -> Values:
     r"""The smallest damped step $\Delta=-(J^\top z+g^\top\mu)$ with $J\Delta\approx-r$ and $g\Delta=t$.
 

@@ -60,9 +60,7 @@ class Problem:
         single = {int(rows[0]) for rows in data.duplicates}
         keep = torch.tensor([int(i) not in single for i in distinct])
         y[keep] = data.y.cpu()[distinct[keep]]  # to the bit
-        return Problem(
-            module, data.x[distinct].to(device), y.to(device), count.sqrt().to(device), math.sqrt(2 * data.loss_floor)
-        )
+        return Problem(module, data.x[distinct].to(device), y.to(device), count.sqrt().to(device), math.sqrt(2 * data.loss_floor))
 
     @property
     def size(self) -> int:
@@ -136,4 +134,4 @@ def distance(a: Values, b: Values) -> float:
         >>> distance({"w": torch.tensor([3.0]), "b": torch.tensor([0.0])}, {"w": torch.tensor([0.0]), "b": torch.tensor([4.0])})
         5.0
     """
-    return math.hypot(*(float((a[name].to(torch.float64) - b[name].to(torch.float64)).norm()) for name in a))
+    return math.hypot(*(float((a[name].detach().to(torch.float64) - b[name].detach().to(torch.float64)).norm()) for name in a))

@@ -1,8 +1,8 @@
 r"""Theorems 1 to 4 as functions of their constants: what they conclude, or which inequality fails (docs/certificates.md).
 
 All of them take $\rho\ge\|r(\theta_0)\|$, $\sigma_0\le\sigma_{\min}(J(\theta_0))$ and a nondecreasing $\Lambda(R)$, and look for the
-smallest ball that carries the argument: $R\mapsto s(\Lambda(R))$ is nondecreasing, so iterating from below ends in the smallest fixed point or in
-a radius at which the inequality fails, and then it fails for every larger one.
+smallest ball that carries the argument: $R\mapsto s(\Lambda(R))$ is nondecreasing, so iterating from below ends in its smallest fixed
+point or at a radius where the inequality fails, and then it fails for every larger one.
 """
 
 from __future__ import annotations
