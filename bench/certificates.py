@@ -58,6 +58,11 @@ def signs(n: int, source: str = "digits", flat: bool = True, size: int | None = 
     return Dataset(data.x, 2.0 * (data.labels % 2) - 1)
 
 
+def photographs(n: int) -> tuple[nn.Module, Dataset]:
+    """CIFAR-10 in full size, and a convolutional network of three layers."""
+    return cnn((3, 32, 32), 16, 3, scheme="du", activation="softplus"), signs(n, "cifar10", flat=False)
+
+
 def antisymmetric(n: int, width: int) -> tuple[nn.Module, Dataset]:
     """DU's two-layer softplus network whose outputs start at zero: every unit twice, with opposite signs; the hidden layer trained."""
     data = signs(n)
@@ -81,7 +86,7 @@ ROWS = (
     Row("2-layer ReLU, width 2048, 10 outputs, MNIST", lambda: relu(1000, (2048,), 10, "mnist")),
     Row("AZ residual, width 256, L = 3", lambda: (resnet(64, 256, 3), signs(100))),
     Row("DU residual, width 256, H = 3, softplus", lambda: (resnet(64, 256, 3, scheme="du", activation="softplus"), signs(100))),
-    Row("3-layer CNN, 16 channels, CIFAR-10", lambda: (cnn((3, 32, 32), 16, 3, scheme="du", activation="softplus"), signs(100, "cifar10", flat=False))),
+    Row("3-layer CNN, 16 channels, CIFAR-10", lambda: photographs(100)),
     Row("softplus from initial weights, width 4096", lambda: antisymmetric(10, 4096), trains=False),
     Row("softplus from initial weights, width 65 536", lambda: antisymmetric(20, 65_536), trains=False),
     Row("softplus from initial weights, width 256, κ = 16", lambda: antisymmetric(10, 256), trains=False, scale=16.0),
