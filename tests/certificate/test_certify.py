@@ -304,6 +304,9 @@ def test_modules_that_are_not_chains_are_refused_by_name():
         "outputs": nn.Sequential(nn.Linear(3, 2)),
         "rows": nn.Sequential(nn.Linear(4, 1)),
     }
+    pictures = Dataset(inputs((1, 3, 3), 2), inputs((1,), 2))
+    with pytest.raises(ArgumentError, match="Flatten"):
+        certify(nn.Sequential(nn.Linear(3, 1), nn.Flatten(), nn.Linear(3, 1)), pictures)
     for word, module in cases.items():
         with pytest.raises(ArgumentError, match=word):
             certify(module, data)
@@ -323,6 +326,13 @@ def test_a_module_whose_forward_was_replaced_is_refused():
     hooked[0].register_forward_hook(lambda *_: None)
     with pytest.raises(ArgumentError, match="hooks"):
         certify(hooked, data)
+
+
+def test_layers_that_work_in_place_leave_the_data_alone():
+    data = Dataset(inputs((3,), 2), inputs((1,), 2))
+    before = data.x.clone()
+    certify(nn.Sequential(nn.ReLU(inplace=True), *dense((3, 4, 1))), data)
+    assert bool((data.x == before).all())
 
 
 def test_one_row():

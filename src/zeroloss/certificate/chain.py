@@ -128,6 +128,10 @@ class _Reader:
     def layer(self, module: nn.Module, name: str) -> Iterator[Stage]:
         kind = type(module)
         if kind in (nn.Linear, GaussianLinear):
+            if self.row.ndim != 2:
+                raise ArgumentError(
+                    "module", f"applies {name!r} to images of shape {shape(self.row[0])}", "put an nn.Flatten() before it"
+                )
             stage: Stage = Linear(*self.names(module, name))
         elif kind in (nn.Conv2d, GaussianConv2d):
             stage = self.convolution(cast("nn.Conv2d", module), name)
@@ -226,9 +230,9 @@ def _pair(value: object) -> tuple[int, int]:
 
 def _compare(module: nn.Module, chain: Chain, x: Inputs, scale: float) -> None:
     """Whether the module computes what its layers say: a subclass with a forward of its own is caught here."""
-    few = x[: min(8, len(x))].to("cpu", torch.float64)
+    few = x[: min(8, len(x))].to("cpu", torch.float64, copy=True)  # a layer may work in place
     with torch.no_grad():
-        theirs = torch.func.functional_call(module, chain.tensors, (few,)) * scale
+        theirs = torch.func.functional_call(module, chain.tensors, (few.clone(),)) * scale
     ours = outputs(chain, few)
     if ours.shape != theirs.shape:
         raise ArgumentError(
