@@ -132,32 +132,43 @@ def product(a: Pair, b: Pair) -> Pair:
         Ozaki, Ogita, Oishi, Rump 2012, "Error-free transformations of matrix multiplication by using fast routines".
 
     Example:
-        >>> row = Pair.of(torch.tensor([[1.0, 1e-9, -1.0]], dtype=torch.float64))
-        >>> product(row, row.map(lambda t: t.T)).low.item()  # 2 + 1e-18
-        1.0000000000000001e-18
+        >>> row = Pair.of(torch.tensor([[1.0, 2.0**-30, -1.0]], dtype=torch.float64))
+        >>> product(row, row.map(lambda t: t.T)).low.item() == 2.0**-60
+        True
     """
-    bits = (BITS - max(1, math.ceil(math.log2(max(2, a.high.shape[-1]))))) // 2
-    left, right = _slices(a, -1, bits), _slices(b, -2, bits)
-    total: Pair | None = None
-    for order in range(SLICES):  # the largest first
-        for i in range(order + 1):
-            exact = left[i] @ right[order - i]
-            total = Pair.of(exact) if total is None else total + Pair.of(exact)
-    assert total is not None
-    return total
+    bits = slice_bits(a.high.shape[-1])
+    return multiplied(slices(a, bits, -1), slices(b, bits, -2))
 
 
-def _slices(a: Pair, along: int, bits: int) -> list[Tensor]:
-    """Parts of ``bits`` bits, the same ones for all entries along a dimension; what is left after the last is dropped."""
-    unit = torch.frexp(a.high.abs().amax(along, keepdim=True))[1].to(torch.float64)  # the largest entry is below 2^unit
-    found = []
+def slice_bits(inner: int) -> int:
+    r"""$\beta$ for products over an inner length k."""
+    return (BITS - max(1, math.ceil(math.log2(max(2, inner))))) // 2
+
+
+def slices(a: Pair, bits: int, along: int | None = None) -> list[Tensor]:
+    """Parts of ``bits`` bits, the same ones for all entries along a dimension, or for all there are; what is left is dropped."""
+    size = a.high.abs().amax(along, keepdim=True) if along is not None else a.high.abs().amax()
+    unit = torch.frexp(size)[1].to(torch.float64)  # the largest entry is below 2^unit
+    found, high, low = [], a.high, a.low
     for index in range(SLICES):
         # adding 3/2 * 2^(52 + e) and taking it off again rounds to multiples of 2^e
         shift = torch.exp2((unit - (index + 1) * bits).clamp(min=-1000) + (BITS - 1)) * 1.5
-        part = (a.high + shift) - shift
+        part = (high + shift) - shift
         found.append(part)
-        a = Pair(*two_sum(a.high - part, a.low))
+        if index + 1 < SLICES:
+            high, low = two_sum(high - part, low)
     return found
+
+
+def multiplied(left: list[Tensor], right: list[Tensor]) -> Pair:
+    """The sum of the products of slices, the largest first, without those below the last slice."""
+    total: Pair | None = None
+    for order in range(SLICES):
+        for i in range(order + 1):
+            exact = Pair.of(left[i] @ right[order - i])
+            total = exact if total is None else total + exact
+    assert total is not None
+    return total
 
 
 def _halves(a: Tensor) -> tuple[Tensor, Tensor]:

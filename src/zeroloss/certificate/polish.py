@@ -12,17 +12,26 @@ import torch
 from torch import nn
 
 from zeroloss.certificate.polish_held import held_step
-from zeroloss.certificate.polish_kinks import HELD, HELD_ENTRIES, across, gradients, kinked_layers, margin, narrow
-from zeroloss.certificate.polish_newton import Budget, End, State, run, state_of, trial
+from zeroloss.certificate.polish_kinks import across, gradients, kinked_layers, margin, narrow, room
+from zeroloss.certificate.polish_newton import EXTENDED, Budget, End, State, cholesky, run, state_of, trial
 from zeroloss.certificate.polish_problem import Problem, distance
 from zeroloss.certificate.polish_starts import fit_last_layer, go_down
 from zeroloss.data import Dataset
 from zeroloss.errors import ArgumentError
 from zeroloss.gram import forward
+from zeroloss.gram.trace import refuse_mixing
 
 DESCENTS = (300, 1000, 3000)  # steps of gradient descent before each new attempt
-WIDENINGS = 3
-POLISHED_AGAIN = 4  # Grams, after units have been moved off their kinks
+ENDINGS = {
+    End.BUDGET: "max_steps ended first",
+    End.FLAT: "the outputs do not depend on the trained parameters (dead units?)",
+    End.STATIONARY: "the loss's gradient vanishes there (a local minimum or saddle, or dead units)",
+    End.OVERFLOW: "the Gram overflows",
+    End.ROUNDING: "float64 weights do not come closer",
+    End.STUCK: "no kind of step lowers it further",
+}
+WIDENINGS = 12  # steps to move units off their kinks
+POLISHED_AGAIN = 6  # Grams, after that
 
 
 class PolishStatus(StrEnum):
@@ -44,7 +53,8 @@ class Polished:
         moved: $\|\theta-\theta_{\mathrm{user}}\|$ over the trained parameters.
         status: how it ended.
         reason: why, in a sentence.
-        history: residuals of the weights that were kept, from the user's own on; each at most the one before.
+        history: residuals of the weights that were kept, from the user's own on; each below the one before. (Units moved off a
+            kink in the end may leave ``residual`` a little above the last.)
         steps: how many Gram matrices were formed.
         extended: whether ``residual`` was computed in double-double arithmetic.
         float64_residual: what float64 arithmetic gives for the same weights.
@@ -115,7 +125,7 @@ def polish(
     budget, mind = Budget(max_steps, [start.norm], progress), across if kinked else None
     state, end = run(problem, state, budget, mind)
     for turn in range(1 + len(DESCENTS)):
-        if state.norm <= goal or end not in (End.STUCK, End.FLAT):
+        if state.norm <= goal or end is not End.STUCK:
             break
         other = fit_last_layer(problem, state) if turn == 0 else go_down(problem, data, state, DESCENTS[turn - 1], budget)
         if other is None:
@@ -123,15 +133,16 @@ def polish(
         budget.accept(other.norm)
         found, end = run(problem, other, budget, mind)
         state = min(state, found, key=lambda s: s.norm)
-    if kinked and state.norm <= goal:
+    if kinked and max_steps > 0 and state.norm <= goal:
         state = _widened(problem, state, goal, budget)
     problem.put(state.values)
     status, reason = _outcome(problem, state, goal, until, end)
     plain = state_of(problem)
+    own = {name: p.detach() for name, p in module.named_parameters()}
     return Polished(
         module=problem.module,
         residual=math.hypot(state.norm, problem.floor),
-        moved=distance(state.values, dict(module.named_parameters())),
+        moved=distance(state.values, own),
         status=status,
         reason=reason,
         history=tuple(math.hypot(norm, problem.floor) for norm in budget.history),
@@ -145,21 +156,25 @@ def polish(
 def _widened(problem: Problem, state: State, goal: float, budget: Budget) -> State:
     """The state with units that sit on their kinks moved off them, where that can be had within the goal."""
     problem.put(state.values)
-    best, width = state, margin(problem)
-    for _ in range(WIDENINGS):
+    best, width, tiny = state, margin(problem), EXTENDED * problem.scale
+    for _ in range(WIDENINGS if room(problem) else 0):
         units, moves = narrow(problem)
-        if not len(units):
+        if state.norm < tiny and not bool((moves != 0).any()):
+            again = Budget(min(POLISHED_AGAIN, budget.grams - budget.used), [math.inf])
+            state, _ = run(problem, state, again)
+            budget.used += again.used
+            if state.norm <= goal and (wider := margin(problem)) > width:
+                best, width = state, wider
             break
-        count = min(HELD, HELD_ENTRIES // sum(p.numel() for p in problem.trained.values()))
-        order = torch.argsort(units.value)[:count]
-        factor = torch.linalg.cholesky_ex(problem.gram())
-        if int(factor.info) or not count:
+        if budget.spent:
             break
-        step = held_step(problem, state.residual, factor.L, gradients(problem, units.first(count)), moves[order])
-        state, _ = run(problem, trial(problem, state, step, 1.0), Budget(POLISHED_AGAIN, [math.inf], budget.watch, 0), None)
-        wider = margin(problem)
-        if state.norm <= goal and wider > width:
-            best, width = state, wider
+        matrix = problem.gram()
+        budget.spend()
+        factor = cholesky(matrix, 0.0)
+        if factor is None:  # singular: no certificate would come of it
+            break
+        step = held_step(problem, state.residual, factor, gradients(problem, units), moves)
+        state = trial(problem, state, step, 1.0)
     return best
 
 
@@ -178,18 +193,15 @@ def _outcome(problem: Problem, state: State, goal: float, until: float, end: End
         why += f"; equal inputs have different targets, which keep it above {problem.floor:.6g}"
     if problem.size > parameters:
         why += f"; there are more equations (N = {problem.size}) than trained parameters (P = {parameters}): a wider network has solutions"
-    if end is End.BUDGET:
-        return PolishStatus.MAX_STEPS, why + "; max_steps ended first"
-    if end is End.FLAT:
-        return PolishStatus.STALLED, why + "; the outputs do not depend on the trained parameters (dead units?)"
-    ending = "float64 weights do not come closer" if end is End.ROUNDING else "no kind of step lowers it further"
-    return PolishStatus.STALLED, f"{why}; {ending}"
+    status = PolishStatus.MAX_STEPS if end is End.BUDGET else PolishStatus.STALLED
+    return status, f"{why}; {ENDINGS[end]}"
 
 
 def _check(module: nn.Module, data: Dataset, until: float, max_steps: int) -> None:
     if not isinstance(module, nn.Module) or not isinstance(data, Dataset):
-        seen = f"are {type(module).__name__} and {type(data).__name__}"
-        raise ArgumentError("module, data", seen, "pass an nn.Module and a zeroloss.Dataset")
+        raise ArgumentError(
+            "module, data", f"are {type(module).__name__} and {type(data).__name__}", "pass an nn.Module and a zeroloss.Dataset"
+        )
     if isinstance(until, bool) or not isinstance(until, int | float) or not 0 <= until < math.inf:
         raise ArgumentError("until", f"is {until!r}", "pass a finite number of at least 0")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
@@ -199,6 +211,7 @@ def _check(module: nn.Module, data: Dataset, until: float, max_steps: int) -> No
     for name, p in module.named_parameters():
         if not p.is_floating_point() or not bool(torch.isfinite(p).all()):
             raise ArgumentError("module", f"has NaN, infinite or complex weights (first: {name})", "pass finite real weights")
+    refuse_mixing(module)
     with torch.no_grad():
         outputs = forward(module, data.x[:1])
     if outputs.shape[1] != data.y.shape[1]:

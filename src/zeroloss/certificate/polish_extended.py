@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zeroloss.certificate.double_double import Pair, product
+from zeroloss.certificate.double_double import Pair, multiplied, product, slice_bits, slices
 from zeroloss.certificate.polish_functions import function_of
 from zeroloss.networks import Network, Residual, Scale
 
@@ -32,10 +32,10 @@ def extended_outputs(module: nn.Module, x: Tensor, rows: int) -> Pair | None:
     Example:
         >>> layer = nn.Linear(3, 1, bias=False).double()
         >>> with torch.no_grad():
-        ...     _ = layer.weight.copy_(torch.tensor([[1.0, 1e-20, -1.0]]))
+        ...     _ = layer.weight.copy_(torch.tensor([[1.0, 2.0**-66, -1.0]]))
         >>> x = torch.ones(1, 3, dtype=torch.float64)
-        >>> layer(x).item(), extended_outputs(layer, x, 1).high.item()
-        (0.0, 1e-20)
+        >>> layer(x).item(), extended_outputs(layer, x, 1).high.item() == 2.0**-66
+        (0.0, True)
     """
     steps = _steps(module)
     if steps is None:
@@ -106,12 +106,13 @@ def _convolved(layer: nn.Conv2d, h: Pair) -> Pair:
     stride, dilation = (int(s) for s in layer.stride), (int(d) for d in layer.dilation)
     (sy, sx), (dy, dx) = stride, dilation
     around = [int(p) for p in layer._reversed_padding_repeated_twice]
-    padded = h.map(lambda part: functional.pad(part, around, _MODES[layer.padding_mode]))
-    height = (padded.high.shape[2] - dy * (size[0] - 1) - 1) // sy + 1
-    patches = padded.map(lambda part: functional.unfold(part, size, (dy, dx), stride=(sy, sx)).transpose(0, 1).flatten(1))
-    kernel = Pair.of(layer.weight.detach().flatten(1))
+    bits = slice_bits(layer.weight[0].numel())
+    padded = [functional.pad(part, around, _MODES[layer.padding_mode]) for part in slices(h, bits)]
+    height = (padded[0].shape[2] - dy * (size[0] - 1) - 1) // sy + 1
+    patches = [functional.unfold(part, size, (dy, dx), stride=(sy, sx)).transpose(0, 1).flatten(1) for part in padded]
+    kernel = slices(Pair.of(layer.weight.detach().flatten(1)), bits, -1)
     n = len(h.high)
-    z = product(kernel, patches).map(lambda part: part.reshape(len(part), n, height, -1).transpose(0, 1))
+    z = multiplied(kernel, patches).map(lambda part: part.reshape(len(part), n, height, -1).transpose(0, 1))
     return _shifted(z, layer.bias, 1)
 
 

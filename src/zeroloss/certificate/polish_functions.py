@@ -101,7 +101,7 @@ def erf(z: Pair) -> Pair:
     table = _taylor()
     value = Pair.of(torch.zeros_like(nodes))
     for coefficients in reversed(table):
-        value = value * away + coefficients.map(lambda part: part[index])  # called at once
+        value = value * away + coefficients.map(lambda part: part[index])
     value = value.where(z.high.abs() < FLAT, Pair.of(torch.ones_like(nodes)))
     return value.where(z.high >= 0, -value)
 

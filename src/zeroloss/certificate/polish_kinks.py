@@ -20,11 +20,12 @@ from zeroloss.gram import forward
 from zeroloss.networks import activation_of
 
 HELD = 32  # units, at most, that a step is made to leave where they are
-HELD_ENTRIES = 2**26  # of their gradients, at most
+HELD_ENTRIES = 2**26  # of their gradients, at most; above, none is held
 SHARES = (0.0, 0.02, 0.1, 0.3)  # of the crossings: a step is tried just beyond each of these
 BEYOND = 1.01
 HELD_FRACTIONS = (1.0, 0.25, 0.05)
 MARGIN = 1e-7  # of the pre-activations' root mean square: the distance from a kink that a certificate's cell test can work with
+ON_KINK = 1e-4  # of a margin
 AIM = 2.0  # margins, for units that are moved away
 
 Kinks = tuple[float, ...]
@@ -116,30 +117,36 @@ def across(problem: Problem, state: State, change: Values, factor: Tensor) -> St
     if worth(state.norm, best.norm, 0.0):
         return best
     problem.put(state.values)
-    count = min(HELD, HELD_ENTRIES // sum(p.numel() for p in problem.trained.values()))
-    if count == 0:
-        return None
-    rows = gradients(problem, crossings.first(count))
+    if not room(problem):
+        return best
+    rows = gradients(problem, crossings.first(HELD))
     held = held_step(problem, state.residual, factor, rows, torch.zeros(len(rows)).to(rows))
     return min((trial(problem, state, held, t) for t in HELD_FRACTIONS), key=_norm)
 
 
 def narrow(problem: Problem) -> tuple[Units, Tensor]:
-    """Units nearer to a kink than a certificate can work with, and by how much each would have to move, signed."""
-    calls = pre_activations(problem)
+    """Units nearer to a kink than a certificate can work with, by their distance, and how far each is to move, signed.
+
+    Those that are a few margins away are listed too, with no move: whoever moves the others will want to hold them.
+    """
     found: list[tuple[Tensor, ...]] = []
-    for index, (kinks, z) in enumerate(calls):
+    for index, (kinks, z) in enumerate(pre_activations(problem)):
         wanted = MARGIN * _size(z)
         for kink in kinks:
-            row, unit = torch.nonzero((z - kink).abs() < wanted, as_tuple=True)
+            row, unit = torch.nonzero((z - kink).abs() < 2 * AIM * wanted, as_tuple=True)
             away = z[row, unit] - kink
-            side = torch.where(away >= 0, torch.ones_like(away), -torch.ones_like(away))
-            found.append((away.abs(), torch.full_like(row, index), row, unit, side * (AIM * wanted - away.abs())))
-    if not found:
-        none = torch.zeros(0, dtype=torch.int64)
-        return Units(torch.zeros(0), none, none, none), torch.zeros(0)
+            # on the kink up to rounding, a ReLU's unit is moved to where it lives
+            side = torch.where(away >= -ON_KINK * wanted, torch.ones_like(away), -torch.ones_like(away))
+            move = torch.where(away.abs() < wanted, side * AIM * wanted - away, torch.zeros_like(away))
+            found.append((away.abs(), torch.full_like(row, index), row, unit, move))
     value, call, row, unit, moves = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Units(value, call, row, unit), moves
+    order = torch.argsort(value)[:HELD]
+    return Units(value[order], call[order], row[order], unit[order]), moves[order]
+
+
+def room(problem: Problem) -> bool:
+    """Whether the gradients of as many units as are ever held fit the memory that is set aside for them."""
+    return HELD * sum(p.numel() for p in problem.trained.values()) <= HELD_ENTRIES
 
 
 def gradients(problem: Problem, units: Units) -> Tensor:

@@ -16,7 +16,14 @@ DAMPING = 1e-3  # at first, of the Gram's mean diagonal entry
 LEAST_DAMPING = 1e-15  # below, none
 ATTEMPTS = 12  # with more and more damping, before a step is given up
 WORTH = 1e-4  # of the linear model's decrease that a step must deliver
-EXTENDED = 1e-9  # of the targets' norm: below, float64's own rounding begins to show in a residual
+EXTENDED = 1e-11  # of the targets' norm: below, float64's own rounding begins to show in a residual
+ENOUGH, LARGE, ENOUGH_IF_LARGE = (
+    0.2,
+    2000,
+    0.5,
+)  # what a step may leave of the residual for the next to use the same Gram of that size
+UNIT = 2.0**-53  # of the targets' norm: a residual as small as their own rounding
+STATIONARY = 1e-15
 WINDOW, SLOW = 8, 0.98  # this many Grams that bring no more than this factor are a stall
 
 
@@ -25,7 +32,9 @@ class End(StrEnum):
 
     ROUNDING = "ROUNDING"  # no step halves a residual that is at rounding level
     STUCK = "STUCK"  # no step, however short, or only crawling
-    FLAT = "FLAT"  # the Gram is zero or not finite
+    FLAT = "FLAT"  # the Gram is zero
+    STATIONARY = "STATIONARY"  # the loss's gradient is zero up to rounding
+    OVERFLOW = "OVERFLOW"  # the Gram is not finite
     BUDGET = "BUDGET"
 
 
@@ -113,8 +122,10 @@ def run(problem: Problem, state: State, budget: Budget, across: Blocked | None =
         matrix = problem.gram()
         budget.spend()
         mean = float(matrix.diagonal().mean())
-        if not (math.isfinite(mean) and mean > 0):
-            return state, End.FLAT
+        if not math.isfinite(mean) or mean <= 0:
+            return state, End.FLAT if mean == 0 else End.OVERFLOW
+        if _stationary(matrix, state.residual):
+            return state, End.STATIONARY
         damping = DAMPING * mean if math.isnan(damping) else min(damping, 1e3 * mean)
         before = state.norm
         state, damping, factor = _one(problem, state, matrix, damping, across)
@@ -128,7 +139,7 @@ def run(problem: Problem, state: State, budget: Budget, across: Blocked | None =
         if state.norm < 0.1 * before:
             state = _again(problem, state, factor, budget)
         marks.append(state.norm)
-        if state.norm == 0 or (state.norm < tiny and state.norm > 0.5 * before):
+        if state.norm <= UNIT * problem.scale or (state.norm < tiny and state.norm > 0.5 * before):
             return state, End.ROUNDING
         if len(marks) > WINDOW and state.norm > SLOW * marks[-1 - WINDOW]:
             return state, End.STUCK
@@ -142,7 +153,7 @@ def _one(
     mean = float(matrix.diagonal().mean())
     for attempt in range(ATTEMPTS):
         damping = 0.0 if damping < LEAST_DAMPING * mean else damping
-        factor = _cholesky(matrix, damping)
+        factor = cholesky(matrix, damping)
         if factor is None:
             damping = max(8 * damping, 1e-14 * mean)
             continue
@@ -167,13 +178,14 @@ def _one(
 
 
 def _again(problem: Problem, state: State, factor: Tensor, budget: Budget) -> State:
-    """Steps with a Gram that is a little old, while each halves the residual: they cost two passes, and no matrix."""
+    """Steps with a Gram that is a little old, while each brings enough: they cost two passes, and no matrix."""
+    limit = ENOUGH_IF_LARGE if problem.size >= LARGE else ENOUGH
     while state.norm > 0:
         problem.put(state.values)
         after = trial(problem, state, problem.pull(_solve(factor, state.residual)))
         if not after.norm < state.norm:
             break
-        enough = after.norm < 0.5 * state.norm
+        enough = after.norm < limit * state.norm
         state = after
         budget.accept(state.norm)
         if state.norm < EXTENDED * problem.scale and not state.extended:
@@ -190,12 +202,20 @@ def _extended(problem: Problem, state: State) -> State:
     return state_of(problem, extended=True)
 
 
+def _stationary(matrix: Tensor, residual: Tensor) -> bool:
+    r"""Whether $\|J^\top r\|^2=r^\top Gr$ is zero beside the Gram's trace, up to rounding; that a residual of zero is, does not count."""
+    size = float(residual.norm())
+    direction = residual / size if size > 0 else residual
+    return size > 0 and float(direction @ (matrix @ direction)) <= STATIONARY * float(matrix.diagonal().sum())
+
+
 def worth(norm: float, after: float, model: float) -> bool:
     """Whether a step delivers a fair share of what the linear model, whose residual would be `model`, promised."""
     return math.isfinite(after) and norm**2 - after**2 > WORTH * (norm**2 - min(model, norm) ** 2) and after < norm
 
 
-def _cholesky(matrix: Tensor, damping: float) -> Tensor | None:
+def cholesky(matrix: Tensor, damping: float) -> Tensor | None:
+    r"""Lower factor of $G+\lambda I$; None where that is not positive definite to rounding."""
     shifted = matrix.clone()
     shifted.diagonal().add_(damping)
     factor, info = torch.linalg.cholesky_ex(shifted)
