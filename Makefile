@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: study test test-all bench bench-kernels bench-gram bench-rivals bench-spectrum bench-edge bench-diagnosis results breadth battery docs lint clean help
+.PHONY: study test test-all bench bench-kernels bench-gram bench-rivals bench-spectrum bench-edge bench-diagnosis results breadth battery certificates docs lint clean help
 
 help:
 	@echo "make study      drive three networks to zero loss on real digits, and explain why it worked"
@@ -75,6 +75,9 @@ results: $(VENV)/.dev
 
 breadth: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.breadth
+
+certificates: $(VENV)/.dev
+	$(BIN)/python -m bench.certificates
 
 battery: $(VENV)/.dev
 	$(BIN)/python -m bench.battery

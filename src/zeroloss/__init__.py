@@ -1,5 +1,6 @@
 """zeroloss: whether, how fast and why gradient descent drives a network's training loss to zero."""
 
+from zeroloss.certificate import Certificate, Polished, certify, polish
 from zeroloss.claims import CLAIMS, Claim, Verdict
 from zeroloss.data import Dataset, load
 from zeroloss.doctor import Diagnosis, diagnose
@@ -15,15 +16,18 @@ from zeroloss.training import Probe, Trajectory, descend, predict, predict_desce
 __all__ = [
     "CLAIMS",
     "ArgumentError",
+    "Certificate",
     "Claim",
     "Dataset",
     "Diagnosis",
     "FileError",
+    "Polished",
     "Probe",
     "Study",
     "Trajectory",
     "Verdict",
     "ZerolossError",
+    "certify",
     "check",
     "cnn",
     "conv_resnet",
@@ -35,6 +39,7 @@ __all__ = [
     "limit_kernel",
     "load",
     "predict",
+    "polish",
     "predict_descent",
     "resnet",
     "run_study",
