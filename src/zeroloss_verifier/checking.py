@@ -77,17 +77,18 @@ def verify(path: str | os.PathLike[str]) -> Verified:
 def _hold_counts(certificate: Certificate) -> None:
     tensors, counts = certificate.tensors, certificate.counts
     x, y, repeats = tensors["x"], tensors["y"], tensors["multiplicity"]
-    trained = sum(
-        len(tensors[name].values)
+    trained = [
+        name
         for stage in affine_stages(certificate.network)
         for part, name in (("weight", stage.weight), ("bias", stage.bias))
         if part in stage.trained and name is not None
-    )
+    ]
     if len(x.shape) not in (2, 4) or len(y.shape) != 2 or repeats.shape != x.shape[:1] or y.shape[0] != x.shape[0]:
         raise RejectedError(f"x, y and multiplicity have the shapes {list(x.shape)}, {list(y.shape)}, {list(repeats.shape)}")
     if not all(1 <= count <= 2**53 and count == int(count) for count in repeats.values):
         raise RejectedError("a multiplicity is not a positive whole number")
-    seen = {"samples": x.shape[0], "outputs": y.shape[1], "N": x.shape[0] * y.shape[1], "P": trained}
+    seen = {"samples": x.shape[0], "outputs": y.shape[1], "N": x.shape[0] * y.shape[1]}
+    seen["P"] = sum(len(tensors[name].values) for name in trained)
     for name, count in seen.items():
         if counts[name] != count:
             raise RejectedError(f"claims.{name} is {counts[name]}, and the tensors say {count}")
@@ -119,7 +120,7 @@ def _confirm(certificate: Certificate) -> Iterator[str]:
     yield f"norm of the Jacobian, {how}"
     balls = Balls(passes, BallFacts(passes, roots))
     balls.hold("claims", claims)
-    yield "Lipschitz constant and linear pieces on the ball"
+    yield "Lipschitz constant and linear pieces on the ball of the claims"
     for name, section in certificate.sections.items():
         numbers = {key: arb(number) for key, number in section.items()}
         balls.hold(name, numbers)
@@ -140,7 +141,7 @@ def _hold_theorems(certificate: Certificate) -> Iterator[str]:
         if name == "gd":
             hold_descent(claims, numbers)
         elif name == "sgd":
-            hold_stochastic(claims, numbers, sum((arb(count) for count in certificate.tensors["multiplicity"].values), ZERO))
+            hold_stochastic(claims, numbers, arb(sum(map(int, certificate.tensors["multiplicity"].values))))
         else:
             hold_newton(claims, numbers)
         yield f"Theorem {THEOREMS[name]}, {NAMES[name]}"

@@ -23,7 +23,7 @@ FLOW = ("path", "alpha", "rate", "h")
 SECTIONS = {
     "gd": ("step", "c", "R", "lipschitz", "beta", "alpha", "q", "path"),
     "sgd": ("step", "batch", "R", "lipschitz", "beta", "alpha", "q", "delta"),
-    "newton": ("D0", "R", "lipschitz", "h"),
+    "newton": ("D0", "R", "lipschitz", "h", "radius"),
 }
 
 
@@ -102,7 +102,7 @@ def read_certificate(path: str | os.PathLike[str]) -> Certificate:
 def _section(value: object, name: str) -> dict[str, float]:
     fields = an_object(value, name, SECTIONS[name])
     return {
-        key: float(a_count(entry, f"{name}.batch", 1)) if key == "batch" else a_real(entry, f"{name}.{key}", least=0.0)
+        key: float(a_count(entry, f"{name}.{key}", 1)) if key == "batch" else a_real(entry, f"{name}.{key}", least=0.0)
         for key, entry in fields.items()
     }
 

@@ -13,7 +13,7 @@ from flint import arb
 from zeroloss_verifier.balls import ONE
 from zeroloss_verifier.outcome import RejectedError
 
-ROUNDING = arb(2) ** -40  # h is shown for the reader: it must be what it stands for up to rounding
+ROUNDING = arb(2) ** -36  # h is shown for the reader: it must be what it stands for up to rounding
 Numbers = Mapping[str, arb]
 
 
@@ -109,11 +109,11 @@ def hold_stochastic(claims: Numbers, sgd: Numbers, samples: arb) -> None:
 
 
 def hold_newton(claims: Numbers, newton: Numbers) -> None:
-    r"""Theorem 4: $h=\Lambda D_0/\sigma_0\le1/2$ and $R\ge R_N=2D_0/(1+\sqrt{1-2h})$.
+    r"""Theorem 4: $h=\Lambda D_0/\sigma_0\le1/2$ and $R\ge\text{radius}\ge R_N=2D_0/(1+\sqrt{1-2h})$.
 
     Args:
         claims: sigma0.
-        newton: D0, lipschitz, h, R.
+        newton: D0, lipschitz, h, R, and radius, which is at least R_N.
 
     Raises:
         RejectedError: naming the inequality that fails.
@@ -122,7 +122,8 @@ def hold_newton(claims: Numbers, newton: Numbers) -> None:
     _hold(sigma > 0, "Theorem 4: sigma0 > 0")
     # the least root of lip t^2/(2 sigma0) - t + D0 is R_N: at most R where that parabola is not positive at R, or R is beyond its minimum
     _hold(2 * lip * start <= sigma, "Theorem 4: lipschitz D0 / sigma0 <= 1/2")
-    _hold(_reaches(newton["R"], ONE, lip / sigma, start), "Theorem 4: R >= R_N")
+    _hold(_reaches(newton["radius"], ONE, lip / sigma, start), "Theorem 4: radius >= R_N")
+    _hold(newton["radius"] <= newton["R"], "Theorem 4: radius <= R")
     h = lip * start / sigma
     _hold(newton["h"] <= arb(0.5) and abs(newton["h"] - h) <= ROUNDING * h, "h = lipschitz D0 / sigma0 <= 1/2")
 

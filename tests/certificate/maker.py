@@ -217,6 +217,6 @@ def with_newton(made: Made, lipschitz) -> Made:
     start = float(step.norm()) * (1 + 1e-7)
     R = 3 * start
     lip = lipschitz(made, R) * (1 + SLACK)
-    numbers = {"D0": start, "R": R, "lipschitz": lip, "h": lip * start / sigma}
+    numbers = {"D0": start, "radius": R, "R": R, "lipschitz": lip, "h": lip * start / sigma}
     changed.document |= {"newton": {name: v.hex() for name, v in numbers.items()}, "method": "newton"}
     return changed
