@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from flint import arb, arb_mat
 
 from zeroloss_verifier.ball import Ball
-from zeroloss_verifier.balls import ZERO, Row, exact, matrix, norm, precision, rows_of
+from zeroloss_verifier.balls import Row, exact, matrix, norm, precision, rows_of
 from zeroloss_verifier.definite import is_semidefinite
 from zeroloss_verifier.document import Certificate, read_certificate
 from zeroloss_verifier.facts import BallFacts

@@ -34,8 +34,8 @@ def function_of(stage: Activation) -> Function:
     r"""The function that a stage names, at the current precision.
 
     The constants, by calculus: softplus with $\beta$: $1$ and $\beta/4$. tanh: $1$ and $4/(3\sqrt3)$, where $\tanh^2=1/3$.
-    sigmoid: $1/4$ and $1/(6\sqrt3)$. erf: $2/\sqrt\pi$ and $2\sqrt{2/(\pi e)}$, at $z=1/\sqrt2$. gelu, $z\Phi(z)$:
-    $\sigma''=\varphi(z)(2-z^2)$ vanishes at $\pm\sqrt2$, so $\sup|\sigma'|=\Phi(\sqrt2)+\sqrt2\varphi(\sqrt2)$, and is largest at 0, $2\varphi(0)$.
+    sigmoid: $1/4$ and $1/(6\sqrt3)$. erf: $2/\sqrt\pi$ and $2\sqrt{2/(\pi e)}$, at $z=1/\sqrt2$.
+    gelu, $z\Phi(z)$: $\sigma''=\varphi(z)(2-z^2)$ vanishes at $\pm\sqrt2$, where $|\sigma'|$ is largest, and is largest itself at 0.
     silu, $zs(z)$: $\sigma''=s'(z)(2-z\tanh(z/2))$ lies between $-1/4$ and $1/2=\sigma''(0)$, and vanishes where $z\tanh(z/2)=2$.
 
     Example:

@@ -10,7 +10,7 @@ from zeroloss_verifier.balls import ZERO, Row, matrix, rows_of
 from zeroloss_verifier.passes import AffineNode, Node, Passes, ResidualNode
 
 ENTRIES_AT_ONCE = 1_000_000
-EXPLICIT_WORK = 4_000_000_000  # multiplications of J with its transpose; above it, the product rule
+EXPLICIT_WORK = 5_000_000_000  # multiplications of J with its transpose; above it, the product rule
 
 
 def affine_nodes(nodes: list[Node]) -> Iterator[AffineNode]:

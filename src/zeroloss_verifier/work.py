@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zeroloss_verifier.document import Certificate
+from zeroloss_verifier.jacobian import EXPLICIT_WORK
 from zeroloss_verifier.network import Activation, Affine, Residual, Stage
 from zeroloss_verifier.outcome import TooLargeError
 from zeroloss_verifier.passes import layout
@@ -38,7 +39,7 @@ def refuse_work(certificate: Certificate) -> None:
         if stage.trained:
             products += N * N * (units + columns) if window.whole else N * places * columns * units + N * N * units * columns
             products += 3 * min(n * places, columns) ** 2 * max(n * places, columns)
-        if stage.trained and window.whole and N * N * units * columns <= 4_000_000_000:
+        if stage.trained and window.whole and N * N * units * columns <= EXPLICIT_WORK:
             products += N * N * units * columns
         numbers += units * columns + (N + 4 * n) * units * places + (0 if window.whole else (n + N) * places * columns)
     if products > MOST_PRODUCTS:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 SLACK = 1e-10
 
@@ -26,19 +26,19 @@ def run(stages: list[dict], p: dict[str, Tensor], x: Tensor) -> Tensor:
     for stage in stages:
         match stage["kind"]:
             case "linear":
-                x = F.linear(x, p[stage["weight"]], p.get(stage["bias"]))
+                x = functional.linear(x, p[stage["weight"]], p.get(stage["bias"]))
             case "conv2d":
                 (up, left), bias = stage["padding"], p.get(stage["bias"])
                 if stage["padding_mode"] == "circular":
-                    x = F.pad(x, (left, left, up, up), mode="circular")
+                    x = functional.pad(x, (left, left, up, up), mode="circular")
                     up = left = 0
-                x = F.conv2d(x, p[stage["weight"]], bias, stage["stride"], (up, left), stage["dilation"])
+                x = functional.conv2d(x, p[stage["weight"]], bias, stage["stride"], (up, left), stage["dilation"])
             case "activation":
                 x = activation(stage)(x)
             case "scale":
                 x = x * float.fromhex(stage["factor"])
             case "average_pool":
-                x = F.adaptive_avg_pool2d(x, stage["to"])
+                x = functional.adaptive_avg_pool2d(x, stage["to"])
             case "flatten":
                 x = x.flatten(1)
             case "residual":
@@ -50,15 +50,15 @@ def activation(stage: dict):
     number = {key: float.fromhex(value) for key, value in stage.items() if key not in ("kind", "name")}
     return {
         "relu": torch.relu,
-        "leaky_relu": lambda z: F.leaky_relu(z, number["slope"]),
+        "leaky_relu": lambda z: functional.leaky_relu(z, number["slope"]),
         "abs": torch.abs,
-        "hard_tanh": lambda z: F.hardtanh(z, number.get("low", -1.0), number.get("high", 1.0)),
+        "hard_tanh": lambda z: functional.hardtanh(z, number.get("low", -1.0), number.get("high", 1.0)),
         "softplus": lambda z: torch.logaddexp(number.get("beta", 1.0) * z, torch.zeros_like(z)) / number.get("beta", 1.0),
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
         "erf": torch.erf,
-        "gelu": F.gelu,
-        "silu": F.silu,
+        "gelu": functional.gelu,
+        "silu": functional.silu,
     }[stage["name"]]
 
 
@@ -66,7 +66,9 @@ def linear(name: str, trained=("weight",), bias: bool = False) -> dict:
     return {"kind": "linear", "weight": f"{name}.weight", "bias": f"{name}.bias" if bias else None, "trained": list(trained)}
 
 
-def conv(name: str, trained=("weight",), bias: bool = False, stride=(1, 1), padding=(1, 1), mode="zeros", dilation=(1, 1)) -> dict:
+def conv(
+    name: str, trained=("weight",), bias: bool = False, stride=(1, 1), padding=(1, 1), mode="zeros", dilation=(1, 1)
+) -> dict:
     geometry = {"stride": list(stride), "padding": list(padding), "padding_mode": mode, "dilation": list(dilation)}
     return {**linear(name, trained, bias), "kind": "conv2d", **geometry}
 
@@ -118,7 +120,11 @@ class Made:
         raw = save({key: tensor.contiguous() for key, tensor in self.tensors.items()})
         (folder / f"{name}.safetensors").write_bytes(raw)
         document = copy.deepcopy(self.document)
-        document["tensors"] = {"file": f"{name}.safetensors", "sha256": hashlib.sha256(raw).hexdigest(), **document.get("tensors", {})}
+        document["tensors"] = {
+            "file": f"{name}.safetensors",
+            "sha256": hashlib.sha256(raw).hexdigest(),
+            **document.get("tensors", {}),
+        }
         path = folder / f"{name}.json"
         path.write_text(json.dumps(document))
         return path
@@ -131,7 +137,14 @@ def flat(stages: list[dict]):
 
 
 def make(
-    stages: list[dict], shapes: dict[str, tuple[int, ...]], x: Tensor, *, lipschitz, gap: float = 1e-9, seed: int = 0, repeats=None
+    stages: list[dict],
+    shapes: dict[str, tuple[int, ...]],
+    x: Tensor,
+    *,
+    lipschitz,
+    gap: float = 1e-9,
+    seed: int = 0,
+    repeats=None,
 ) -> Made:
     """A certificate for random weights: targets are the outputs moved by ``gap``, so nothing needs to be trained.
 
@@ -145,9 +158,13 @@ def make(
         repeats: multiplicities.
     """
     g = torch.Generator().manual_seed(seed)
-    tensors = {n: torch.randn(s, generator=g, dtype=torch.float64) / math.sqrt(max(1, math.prod(s[1:]))) for n, s in shapes.items()}
+    tensors = {
+        n: torch.randn(s, generator=g, dtype=torch.float64) / math.sqrt(max(1, math.prod(s[1:]))) for n, s in shapes.items()
+    }
     tensors["x"], n = x, len(x)
-    tensors["multiplicity"] = torch.ones(n, dtype=torch.float64) if repeats is None else torch.tensor(repeats, dtype=torch.float64)
+    tensors["multiplicity"] = (
+        torch.ones(n, dtype=torch.float64) if repeats is None else torch.tensor(repeats, dtype=torch.float64)
+    )
     f = run(stages, tensors, x)
     tensors["y"] = f + gap * torch.randn(f.shape, generator=g, dtype=torch.float64)
     made = Made(stages, tensors)

@@ -24,10 +24,10 @@ def verify(path: str | os.PathLike[str]) -> Verified:
         ArgumentError: without python-flint.
 
     Example:
-        >>> verify("no-such-certificate")
+        >>> verify("none")
         Traceback (most recent call last):
         ...
-        zeroloss.errors.FileError: no-such-certificate: there is no certificate at no-such-certificate.json; name what Certificate.save wrote
+        zeroloss.errors.FileError: none: there is no certificate at none.json; name what Certificate.save wrote
     """
     if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
         raise ArgumentError("path", f"is {path!r}", "pass the path of a certificate's JSON")
