@@ -74,7 +74,9 @@ class Ball:
     def has_lipschitz(self, claimed: arb) -> bool:
         r"""Whether $\|M\|_2$ is at most this: $\Lambda I-M\succeq0$, M being symmetric with nonnegative entries."""
         size = len(self.facts.trained)
-        rows = [[(claimed if a == b else ZERO) - self.coefficients.get((a, b), ZERO) for b in range(size)] for a in range(size)]
+        # both triangles are bounds of the same numbers, and may differ in the last bit: one of them serves for both
+        M = [[self.coefficients.get((max(a, b), min(a, b)), ZERO) for b in range(size)] for a in range(size)]
+        rows = [[(claimed if a == b else ZERO) - entry for b, entry in enumerate(row)] for a, row in enumerate(M)]
         return is_semidefinite(matrix(rows))
 
     # forward

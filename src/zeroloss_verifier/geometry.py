@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroloss_verifier.network import Affine, Pool
-from zeroloss_verifier.outcome import RejectedError
+from zeroloss_verifier.outcome import RejectedError, TooLargeError
 
 Shape = tuple[int, ...]
+MOST_SEEN = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,15 @@ def conv_windows(stage: Affine, weight: Shape, shape: Shape) -> Windows:
 
     Raises:
         RejectedError: where the shapes do not fit, or circular padding would go round twice.
+        TooLargeError: where there are too many patches to write them out.
     """
     if len(weight) != 4 or len(shape) != 3 or weight[1] != shape[0]:
         raise RejectedError(f"{stage.weight} of shape {list(weight)} does not fit an input of shape {list(shape)}")
     (channels, *sides), (kernel_h, kernel_w) = shape, weight[2:]
     heights = _starts(sides[0], kernel_h, stage, 0)
     widths = _starts(sides[1], kernel_w, stage, 1)
+    if len(heights) * len(widths) * channels * kernel_h * kernel_w > MOST_SEEN:
+        raise TooLargeError(f"{stage.weight} meets {len(heights)}x{len(widths)} patches, more than are written out")
     circular = stage.padding_mode == "circular"
     index = []
     for top in heights:
@@ -113,6 +117,8 @@ def _starts(side: int, kernel: int, stage: Affine, axis: int) -> range:
         raise RejectedError(f"{stage.weight}: a circular kernel that sees a pixel twice is not covered")
     if side + 2 * padding - reach < 1:
         raise RejectedError(f"{stage.weight}: the kernel does not fit into the image")
+    if padding > 10_000:
+        raise TooLargeError(f"{stage.weight} is padded by {padding}")
     return range(-padding, side + padding - reach, stage.stride[axis])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from zeroloss_verifier.document import Certificate
 from zeroloss_verifier.jacobian import EXPLICIT_WORK
 from zeroloss_verifier.network import Activation, Affine, Residual, Stage
@@ -10,6 +12,7 @@ from zeroloss_verifier.passes import layout
 
 MOST_ROWS = 2_000  # N
 MOST_PRODUCTS = 30_000_000_000  # some five minutes of one core
+FUNCTION = 200  # an activation takes as long as so many multiplications in a product
 MOST_NUMBERS = 30_000_000  # balls held at once, a hundred bytes each
 
 
@@ -29,10 +32,14 @@ def refuse_work(certificate: Certificate) -> None:
         raise TooLargeError(f"N = {N} is too large for independent verification, which goes up to {MOST_ROWS}")
     windows, _ = layout(certificate.network, tensors, tensors["x"].shape[1:])
     products, numbers = 3 * N**3, len(tensors["x"].values) + 4 * N * N
+    size = math.prod(tensors["x"].shape[1:])
     for stage, window in zip(_in_order(certificate.network), windows, strict=True):
         if not isinstance(stage, Affine) or window is None:
-            numbers += (N + 2 * n) * (0 if window is None else len(window.index)) if isinstance(stage, Activation) else 0
+            size = size if window is None else len(window.index)
+            products += FUNCTION * (N + n) * size
+            numbers += (N + 2 * n) * size if isinstance(stage, Activation) else 0
             continue
+        size = tensors[stage.weight].shape[0] * len(window.index)
         units, places, columns = tensors[stage.weight].shape[0], len(window.index), window.columns
         side, other = min(units, columns), max(units, columns)
         products += (n + N) * places * columns * units + 3 * side * side * other
