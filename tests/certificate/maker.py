@@ -170,7 +170,7 @@ def make(
     made = Made(stages, tensors)
     values = np.linalg.svd(made.jacobian().numpy(), compute_uv=False)
     N, k, P = f.numel(), f.shape[1], sum(tensors[name].numel() for name in made.trained)
-    rho = float(made.residual().norm()) * (1 + SLACK) + 1e-15
+    rho = float(made.residual().norm()) * (1 + SLACK) + 4e-15 * max(1.0, float(f.norm()))
     sigma, beta = float(values[min(N, len(values)) - 1]) * (1 - SLACK), float(values[0]) * (1 + SLACK)
     R = 3 * rho / sigma
     lip = lipschitz(made, R) * (1 + SLACK)
@@ -227,11 +227,11 @@ def with_sgd(made: Made, lipschitz, batch: int = 2, share: float = 0.3, reach: f
     return changed
 
 
-def with_newton(made: Made, lipschitz) -> Made:
+def with_newton(made: Made, lipschitz, slack: float = 1e-7) -> Made:
     changed = made.copy()
     sigma = made.claim("sigma0")
     step = torch.linalg.lstsq(made.jacobian(), made.residual(), driver="gelsd").solution
-    start = float(step.norm()) * (1 + 1e-7)
+    start = float(step.norm()) * (1 + slack)
     R = 3 * start
     lip = lipschitz(made, R) * (1 + SLACK)
     numbers = {"D0": start, "radius": R, "R": R, "lipschitz": lip, "h": lip * start / sigma}
