@@ -66,6 +66,7 @@ class Ball:
         self.layers: dict[int, LayerOnBall] = {}
         self.place = {id(node): j for j, node in enumerate(facts.trained)}
         self.before: dict[int, Drift] = {}
+        self.suprema: dict[int, arb] = {}  # of the adjoint at every node's output
         self.coefficients: dict[tuple[int, int], arb] = {}
         still = Drift(ZERO, [ZERO] * passes.samples, [[ZERO] * passes.inputs for _ in range(passes.samples)], {})
         self._forward(passes.nodes, still)
@@ -159,7 +160,7 @@ class Ball:
         if node.adjoint is None or node.constant:
             return ZERO, ZERO  # before it nothing moves, and nothing is asked
         base = affine_facts(self.facts, node).adjoint
-        bound = smaller(cap, upper(base + drift))
+        bound = self.suprema[id(node)] = smaller(cap, upper(base + drift))
         if "weight" in node.trained:
             j = self.place[id(node)]
             for other, m in self.before[id(node)].multipliers.items():
@@ -175,7 +176,7 @@ class Ball:
             return ZERO, ZERO
         facts, function = activation_facts(self.facts, node), node.function
         before = self.before[id(node)]
-        bound = smaller(cap, upper(facts.adjoint + drift))
+        bound = self.suprema[id(node)] = smaller(cap, upper(facts.adjoint + drift))
         c1, c2 = upper(function.c1), upper(function.c2)
         if c2 > 0:
             column = smaller(upper(facts.column + drift), bound)

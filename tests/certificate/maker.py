@@ -21,9 +21,10 @@ from torch.nn import functional
 SLACK = 1e-10
 
 
-def run(stages: list[dict], p: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The network by torch's own operations, each stage as the format describes it."""
+def run(stages: list[dict], p: dict[str, Tensor], x: Tensor, met: dict[str, Tensor] | None = None) -> Tensor:
+    """The network by torch's own operations, each stage as the format describes it; ``met`` collects what every layer meets and gives."""
     for stage in stages:
+        entering = x
         match stage["kind"]:
             case "linear":
                 x = functional.linear(x, p[stage["weight"]], p.get(stage["bias"]))
@@ -42,7 +43,9 @@ def run(stages: list[dict], p: dict[str, Tensor], x: Tensor) -> Tensor:
             case "flatten":
                 x = x.flatten(1)
             case "residual":
-                x = x + run(stage["stages"], p, x)
+                x = x + run(stage["stages"], p, x, met)
+        if met is not None and "weight" in stage:
+            met[stage["weight"]], met[f"{stage['weight']} gives"] = entering, x
     return x
 
 

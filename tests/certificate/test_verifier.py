@@ -26,7 +26,8 @@ from zeroloss_verifier.definite import is_semidefinite, largest_eigenvalue, spec
 from zeroloss_verifier.functions import function_of
 from zeroloss_verifier.jacobian import jacobian_gram, residual_square
 from zeroloss_verifier.network import PARAMETERS, Activation
-from zeroloss_verifier.theorems import hold_flow
+from zeroloss_verifier.outcome import RejectedError
+from zeroloss_verifier.theorems import hold_flow, hold_stochastic
 
 SECTIONS = {"flow": lambda made, _: made, "gd": with_gd, "sgd": with_sgd, "newton": with_newton}
 
@@ -220,6 +221,27 @@ def test_the_sharp_example_is_decided_to_a_hair(below):
         else:
             with pytest.raises(Exception, match="2 lipschitz residual < sigma0"):
                 hold_flow(claims)
+
+
+@pytest.mark.parametrize("share", [1 + 1e-12, 1 - 1e-9])
+def test_the_stochastic_factor_is_the_printed_one(share):
+    rho, sigma, beta0, lip, R, batch, samples = 1e-3, 1.0, 1.5, 0.2, 0.5, 3, 12  # every term counts
+    beta, alpha, eta, ratio = beta0 + lip * R, sigma - lip * R, 0.01, samples / batch
+    q = math.sqrt(1 - 2 * eta * alpha**2 + eta**2 * beta**4 * ratio) + lip / 2 * (eta * ratio * beta) ** 2 * (rho + beta * R)
+    delta = eta * beta * math.sqrt(ratio) * rho / ((1 - q) * R)
+    claims = {"residual": rho, "sigma0": sigma, "beta0": beta0}
+    sgd = {"step": eta, "batch": batch, "R": R, "lipschitz": lip, "beta": beta * (1 + 1e-15), "alpha": alpha * (1 - 1e-15)}
+    for name, numbers in (
+        ("q", {"q": q * share, "delta": delta * 1.1}),
+        ("delta", {"q": q * (1 + 1e-12), "delta": delta * share**3}),
+    ):
+        with precision(256):
+            given = [{key: arb(value) for key, value in part.items()} for part in (claims, sgd | numbers)]
+            if share > 1 and name == "q":
+                hold_stochastic(*given, arb(samples))
+            elif share < 1:
+                with pytest.raises(RejectedError, match=f"Theorem 3: {name} is large enough"):
+                    hold_stochastic(*given, arb(samples))
 
 
 def test_precision_is_put_back(tmp_path):
