@@ -27,7 +27,8 @@ class Row:
         title: the network in words.
         make: the network and its data, before training.
         precision: of the residual.
-        start: ``"adam"`` and a polish, ``"head"`` (the last layer solved for alone, then a polish), ``"polish"`` alone, or ``"none"``: initial weights.
+        start: ``"adam"`` and a polish, ``"head"`` (the last layer solved for alone, then a polish), ``"polish"`` alone, or ``"none"``:
+            initial weights.
         scale: of the outputs.
     """
 

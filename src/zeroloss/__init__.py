@@ -1,6 +1,6 @@
 """zeroloss: whether, how fast and why gradient descent drives a network's training loss to zero."""
 
-from zeroloss.certificate import Certificate, Polished, certify, polish
+from zeroloss.certificate import Certificate, Polished, Verified, certify, polish, verify
 from zeroloss.claims import CLAIMS, Claim, Verdict
 from zeroloss.data import Dataset, load
 from zeroloss.doctor import Diagnosis, diagnose
@@ -26,6 +26,7 @@ __all__ = [
     "Study",
     "Trajectory",
     "Verdict",
+    "Verified",
     "ZerolossError",
     "certify",
     "check",
@@ -38,12 +39,13 @@ __all__ = [
     "gram",
     "limit_kernel",
     "load",
-    "predict",
     "polish",
+    "predict",
     "predict_descent",
     "resnet",
     "run_study",
     "stability_edge",
+    "verify",
     "write_report",
 ]
 __version__ = "0.1.0"

@@ -15,6 +15,7 @@ from zeroloss.certificate.theorems import (
     newton,
     stochastic_descent,
 )
+from zeroloss.certificate.verifying import Verified, verify
 
 __all__ = [
     "ASSUMPTIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "Polished",
     "Status",
     "Stochastic",
+    "Verified",
     "certify",
     "gradient_descent",
     "gradient_flow",
@@ -37,4 +39,5 @@ __all__ = [
     "polish",
     "read_chain",
     "stochastic_descent",
+    "verify",
 ]

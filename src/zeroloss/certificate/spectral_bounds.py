@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zeroloss.certificate.rounding import TINY, UNIT, gamma, norm_bound, up
-from zeroloss.spectrum.extremes import spectral_norm
+from zeroloss.spectrum import spectral_norm
 
 BLOCK = 1024
 DENSE = 1200  # rows up to which all eigenvalues are computed for a first guess

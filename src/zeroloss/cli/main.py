@@ -1,6 +1,6 @@
 """The ``zeroloss`` command: one subcommand a question, one line on stderr for a mistake.
 
-Exit codes: 0 done, 1 a claim violated or a certificate refused, 2 a caller's mistake, 130 interrupted.
+Exit codes: 0 done, 1 a claim violated or a certificate refused or not accepted, 2 a caller's mistake, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_diagnose(commands)
     _add_certify(commands)
     _add_report(commands)
+    _add_verify(commands)
     return parser
 
 
@@ -297,5 +298,17 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
         from zeroloss.cli.inspect import report_command
 
         return report_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(commands, "verify", "Check a saved certificate by an independent program", "zeroloss verify digits.json")
+    command.add_argument("certificate", metavar="FILE", help="the certificate's JSON; its tensors lie beside it")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.verify import verify_command
+
+        return verify_command(parsed)
 
     command.set_defaults(run=run)
