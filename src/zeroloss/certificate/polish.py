@@ -157,8 +157,10 @@ def _widened(problem: Problem, state: State, goal: float, budget: Budget) -> Sta
     """The state with units that sit on their kinks moved off them, where that can be had within the goal."""
     problem.put(state.values)
     best, width, tiny = state, margin(problem), EXTENDED * problem.scale
-    for _ in range(WIDENINGS if room(problem) else 0):
+    for turn in range(WIDENINGS if room(problem) else 0):
         units, moves = narrow(problem)
+        if turn == 0 and not bool((moves != 0).any()):
+            break
         if state.norm < tiny and not bool((moves != 0).any()):
             again = Budget(min(POLISHED_AGAIN, budget.grams - budget.used), [math.inf])
             state, _ = run(problem, state, again)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from zeroloss.certificate.polish_problem import Problem, Values
 
-DAMPING = 1e-3  # at first, of the Gram's mean diagonal entry
+DAMPING = 1e-4  # at first, of the Gram's mean diagonal entry
 LEAST_DAMPING = 1e-15  # below, none
 ATTEMPTS = 12  # with more and more damping, before a step is given up
+RULE = ((0.8, 0.03), (0.4, 0.25), (0.2, 1.0))  # a step of more than this share of the model's gain: what becomes of the damping
+RAISE = 4.0  # where it was less
 WORTH = 1e-4  # of the linear model's decrease that a step must deliver
 EXTENDED = 1e-11  # of the targets' norm: below, float64's own rounding begins to show in a residual
 ENOUGH, LARGE, ENOUGH_IF_LARGE = (
@@ -166,10 +168,10 @@ def _one(
             after = across(problem, state, change, factor) or after
         if worth(state.norm, after.norm, model):
             gain = (state.norm**2 - after.norm**2) / max(state.norm**2 - model**2, 1e-300)
-            if gain > 0.75:
-                damping *= 0.1 * min(1.0, 10 * after.norm / state.norm)
-            elif gain < 0.25:
-                damping = max(4 * damping, LEAST_DAMPING * mean)
+            shrink = next((share for least, share in RULE if gain > least), RAISE)
+            damping = max(damping * shrink, LEAST_DAMPING * mean) if shrink > 1 else damping * shrink
+            if gain > RULE[0][0]:
+                damping *= min(1.0, 10 * after.norm / state.norm)
             return after, damping, factor
         if state.norm < EXTENDED * problem.scale and attempt >= 2:
             break
