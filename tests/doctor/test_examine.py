@@ -198,7 +198,7 @@ def test_some_rows_of_many():
     assert part.stable_step == pytest.approx(whole.stable_step, rel=1e-3)  # over all rows, by Lanczos
     assert part.first_loss == pytest.approx(whole.first_loss, rel=0.3)
     assert set(part.slowest_samples) <= set(range(120))
-    assert part.headline == "Nothing to mend was found"
+    assert part.headline.startswith("Nothing to mend was found")
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "log_cosh"])

@@ -30,7 +30,7 @@ def test_a_healthy_network_has_none_of_them(network):
     step = found.recommended_step
     again = diagnose(network, data, step, trial_steps=8)
     for result in (found, again):
-        assert result.headline == "Nothing to mend was found", result.text
+        assert result.headline.startswith("Nothing to mend was found"), result.text
         assert not set(FAULTS) & set(titles(result))
         assert not titles(result, Severity.CRITICAL, Severity.SERIOUS)
     assert again.verdict is StepVerdict.STABLE

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from tests.gram.modules import rows, tokens
 from tests.gram.test_any_module import jacobian, near
-from zeroloss.gram import gram
+from zeroloss.gram import gram, jacobian_operator, tangent_operator
 
 
 class Sorted(nn.Module):
@@ -104,3 +104,20 @@ def test_sparse_gradients_of_an_embedding_count():
     whole = gram(net, x)
     net[0].sparse = False
     assert torch.equal(whole, gram(net, x))
+
+
+class Running(nn.Module):
+    """Adds up the rows before each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.a(x).cumsum(dim=0)
+
+
+@pytest.mark.parametrize("operator", [jacobian_operator, tangent_operator])
+def test_operators_refuse_samples_that_mix_too(operator):
+    with pytest.raises(ValueError, match="mixes samples"):
+        operator(Running().double(), rows(4, 5))

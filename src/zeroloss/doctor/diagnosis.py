@@ -107,9 +107,10 @@ class Diagnosis:
     def headline(self) -> str:
         """The examination in one line."""
         grave = [f.title for f in self.findings if f.severity in (Severity.CRITICAL, Severity.SERIOUS)]
-        return (
-            f"{count(len(grave), 'thing')} to mend: {'; '.join(dict.fromkeys(grave))}" if grave else "Nothing to mend was found"
-        )
+        if grave:
+            return f"{count(len(grave), 'thing')} to mend: {'; '.join(dict.fromkeys(grave))}"
+        rich = any(f.title == "Rich regime" for f in self.findings)
+        return "Nothing to mend was found" + (", and its run cannot be foretold: the features move" if rich else "")
 
     @property
     def text(self) -> str:

@@ -147,7 +147,10 @@ def _examine(
     advice, why_not = None, "The width cannot be varied: pass build=, a function from width to network (in a file, build(width))."
     if builder[0] is not None:
         tell("trying other widths")
-        advice = advise_width(subject, builder[0], builder[1])
+        try:
+            advice = advise_width(subject, builder[0], builder[1])
+        except ArgumentError as error:  # of one sentence among many; the others stand
+            why_not = f"The width was not varied: {error}."
     floor = data.loss_floor / (first * scale) if loss.name == "squared" and first > 0 else 0.0
     share = modes.shares(start.signal(0))
     # of another loss the derivative turns as the outputs move, so that none of it is stuck: separable rows need no full rank

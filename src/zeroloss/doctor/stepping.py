@@ -35,13 +35,19 @@ def step_findings(
     if step is not None:
         verdict, times = step_verdict(step, 2 / stable), step / stable
         numbers = {"step": step, "stable_step": stable, "times": times, "largest": largest}
+        # of other losses the curvature falls where they are steep, and the loss may swing or stall instead
+        fate = (
+            "expect it to diverge"
+            if subject.loss.name == "squared"
+            else "expect the loss to rise, and to swing, stall or diverge"
+        )
         if verdict is StepVerdict.UNSTABLE:
             yield Finding(
                 Severity.CRITICAL,
                 "Step too large",
                 f"Step {step:.3g} is {times:.3g} times the stable step {limit} = {stable:.3g} (λ_max = {largest:.3g}), past "
                 "the catapult range too: "
-                f"expect it to diverge. Take {recommended:.3g}.",
+                f"{fate}. Take {recommended:.3g}.",
                 numbers,
             )
         elif verdict is StepVerdict.CATAPULT:

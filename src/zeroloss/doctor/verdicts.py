@@ -149,7 +149,11 @@ def regime_findings(movement: Movement, horizon: int) -> Iterator[Finding]:
     }
     if movement.regime is Regime.LAZY:
         yield Finding(
-            Severity.INFO, "Lazy regime", f"{moved}: the kernel nearly stands still, and the forecast can be trusted.", numbers
+            Severity.INFO,
+            "Lazy regime",
+            f"{moved}: the kernel nearly stands still, so far as these steps tell. Such forecasts mostly held within their intervals; "
+            "where small directions move more than the whole, they did not.",
+            numbers,
         )
     else:
         yield Finding(

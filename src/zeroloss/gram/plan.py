@@ -93,13 +93,32 @@ def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
     if not outputs.requires_grad:
         remedy = "take detach() and no_grad() out of its forward, and inference_mode() from around this call"
         raise ArgumentError("module", "gives outputs that are cut off from its trained parameters", remedy)
-    _check_apart(module, rows, outputs.detach(), max((float(call.outputs.detach().abs().max()) for call in calls), default=0.0))
+    _check_apart(module, rows, outputs.detach(), _largest(calls))
     covered = _covered(module, outputs, calls)
     spoken = {id(p) for layer, mine in covered.items() for part, p in parameters_of(layer).items() if part in mine}
     rest = tuple(name for name, p in names.items() if id(p) not in spoken)
     size = sum(call.outputs.numel() for call in calls if call.layer in covered) * outputs.element_size()
     way = _way(module, rest, rows, outputs) if rest else "vectorised"
     return Plan(covered, rest, way, max(1, size // len(rows)), outputs.shape[1])
+
+
+def check_apart(module: nn.Module, x: AnyInputs) -> None:
+    """Refuse a module whose samples act on each other, or whose outputs are random, as far as three rows tell.
+
+    Args:
+        module: any.
+        x: inputs.
+
+    Raises:
+        ArgumentError: saying which.
+    """
+    rows = _few(x)
+    outputs, calls = trace(module, rows)
+    _check_apart(module, rows, outputs.detach(), _largest(calls))
+
+
+def _largest(calls: Sequence[Call]) -> float:
+    return max((float(call.outputs.detach().abs().max()) for call in calls if call.outputs.numel()), default=0.0)
 
 
 def _few(x: Tensor) -> Tensor:

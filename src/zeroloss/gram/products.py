@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
 from zeroloss.gram.differentiable import unfused
-from zeroloss.gram.trace import match, own_copy, refuse_mixing, rows_of
+from zeroloss.gram.plan import check_apart
+from zeroloss.gram.trace import match, own_copy, rows_of
 from zeroloss.typing import AnyInputs
 
 ROWS = 4096  # at once, where the caller names no number
@@ -25,7 +26,7 @@ class _Jacobian:
     """Products with the Jacobian over the trained parameters at the weights as they are, in the module's dtype."""
 
     def __init__(self, module: nn.Module, x: AnyInputs, rows: int) -> None:
-        refuse_mixing(module)
+        check_apart(module, x)
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
             raise ArgumentError("rows", f"is {rows!r}", "pass a whole number of at least 1")
         self.trained = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
