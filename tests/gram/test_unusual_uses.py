@@ -106,17 +106,6 @@ def test_sparse_gradients_of_an_embedding_count():
     assert torch.equal(whole, gram(net, x))
 
 
-class Running(nn.Module):
-    """Adds up the rows before each row."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Linear(5, 2)
-
-    def forward(self, x):
-        return self.a(x).cumsum(dim=0)
-
-
 @pytest.mark.parametrize("operator", [jacobian_operator, tangent_operator])
 def test_operators_refuse_samples_that_mix_too(operator):
     with pytest.raises(ValueError, match="mixes samples"):
