@@ -35,13 +35,14 @@ def test_refused_is_exit_code_one(capsys):
 
 def test_a_module_of_ones_own(tmp_path, capsys):
     file = tmp_path / "mine.py"
-    file.write_text("from torch import nn\nmodule = nn.Sequential(nn.Linear(64, 40), nn.Tanh(), nn.Linear(40, 1)).double()\n")
+    net = "nn.Sequential(nn.Linear(64, 40), nn.Tanh(), nn.Linear(40, 1)).double()"
+    file.write_text(f"from torch import nn\ndef build():\n    return {net}\n")
     assert main(["certify", "digits", "-n", "8", "--classes", "3,8", "--module", str(file)]) == 0
     assert "PROVED" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "is not there"), ("module = 3\n", "no nn.Module"), ("1 / 0\n", "ZeroDivisionError")]
+    ("content", "words"), [(None, "is not there"), ("build = 3\n", "no function build()"), ("1 / 0\n", "ZeroDivisionError")]
 )
 def test_a_module_that_is_none(tmp_path, capsys, content, words):
     file = tmp_path / "mine.py"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ from torch import nn
 from zeroloss.certificate import Certificate, Fails, Polished, Status, certify, polish
 from zeroloss.cli.show import console, number
 from zeroloss.cli.study import class_list
+from zeroloss.cli.user_file import read_build, stdout_to_stderr
 from zeroloss.data import Dataset
-from zeroloss.errors import ArgumentError, FileError
 from zeroloss.study import DataSpec, NetworkSpec
 from zeroloss.study.building import build_for, data_for, load_data
 from zeroloss.study.result import plain
@@ -65,7 +63,8 @@ def _subject(parsed: argparse.Namespace) -> tuple[nn.Module, Dataset]:
     how = DataSpec(parsed.data, parsed.n, classes, parsed.normalise or "auto", parsed.size, parsed.root, parsed.seed)
     if parsed.module is not None:
         loaded = load_data(how)
-        module = _module(Path(parsed.module))
+        with stdout_to_stderr():
+            module = read_build(parsed.module, parsed.seed)[0](None)
         images = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
         return module, loaded.as_images() if images else loaded.as_rows()
     trained = None if parsed.train is None else tuple(parsed.train.split(","))
@@ -75,27 +74,6 @@ def _subject(parsed: argparse.Namespace) -> tuple[nn.Module, Dataset]:
     )
     data = data_for(spec, load_data(how))
     return build_for(spec, data), data
-
-
-def _module(path: Path) -> nn.Module:
-    """What a Python file calls ``module``; the file is run."""
-    if not path.is_file():
-        raise FileError(path, "is not there", "name a Python file that defines `module`, an nn.Module")
-    found = importlib.util.spec_from_file_location("certified", path)
-    if found is None or found.loader is None:
-        raise FileError(path, "is no Python file", "name one that defines `module`, an nn.Module")
-    namespace = importlib.util.module_from_spec(found)
-    sys.path.insert(0, str(path.parent))
-    try:
-        found.loader.exec_module(namespace)
-    except Exception as error:  # whatever the file does
-        raise FileError(path, f"raises {type(error).__name__}: {error}", "mend it") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    module = getattr(namespace, "module", None)
-    if not isinstance(module, nn.Module):
-        raise ArgumentError("--module", f"{path} defines no nn.Module called `module`", "assign the trained network to that name")
-    return module
 
 
 def _result(made: Certificate, run: Trajectory | None, found: Polished | None, path: Path | None) -> dict[str, Any]:

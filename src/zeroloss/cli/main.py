@@ -265,7 +265,7 @@ def _add_certify(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--depth", type=int, default=2, metavar="L", help="hidden layers (2)")
     command.add_argument("--width", type=int, default=256, metavar="M", help="units (channels) a layer (256)")
     command.add_argument("--train", metavar="A,W1,...", help="the layers to train; 'all' for every one")
-    command.add_argument("--module", metavar="FILE.py", help="take the network that this file calls `module`; the file is run")
+    command.add_argument("--module", metavar="FILE.py", help="take the network that build() in this file returns; it is executed")
     command.add_argument(
         "--max-steps", type=int, default=2000, metavar="K", help="of gradient descent beforehand (2000); 0 for none"
     )
