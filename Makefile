@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: study test test-all bench bench-kernels results breadth battery docs lint clean help
+.PHONY: study test test-all bench bench-kernels bench-gram bench-rivals bench-spectrum bench-edge bench-diagnosis results breadth battery certificates docs lint clean help
 
 help:
 	@echo "make study      drive three networks to zero loss on real digits, and explain why it worked"
@@ -12,6 +12,9 @@ help:
 	@echo "make results    write docs/results again from the default study"
 	@echo "make breadth    docs/results/breadth.md: every architecture, data set, label and optimiser (under an hour; needs CIFAR-10)"
 	@echo "make bench-kernels  docs/results/kernels.md: limit kernels beside matrix products and neural-tangents (ten minutes)"
+	@echo "make bench-gram     docs/results/gram.md: finite Grams beside torch.func, neural-tangents and nngeometry (a quarter of an hour)"
+	@echo "make bench-rivals   docs/results/rivals.md: what other tools answer on planted faults (minutes)"
+	@echo "make bench-spectrum, bench-edge, bench-diagnosis  smallest eigenvalues; predicted against measured edges; planted faults"
 	@echo "make lint       ruff, types, layers;       make bench     timings as ratios;   make docs  the manual"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -46,6 +49,21 @@ bench: $(VENV)/.dev
 bench-kernels: $(VENV)/.dev
 	$(BIN)/python -m bench.kernels
 
+bench-spectrum: $(VENV)/.dev
+	$(BIN)/python -m bench.spectrum
+
+bench-edge: $(VENV)/.dev
+	$(BIN)/python -m bench.edge
+
+bench-diagnosis: $(VENV)/.dev
+	$(BIN)/python -m bench.diagnosis
+
+bench-gram: $(VENV)/.dev
+	$(BIN)/python -m bench.gram
+
+bench-rivals: $(VENV)/.dev
+	$(BIN)/python -m bench.rivals
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
@@ -57,6 +75,9 @@ results: $(VENV)/.dev
 
 breadth: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.breadth
+
+certificates: $(VENV)/.dev
+	$(BIN)/python -m bench.certificates
 
 battery: $(VENV)/.dev
 	$(BIN)/python -m bench.battery

@@ -1,4 +1,4 @@
-"""``make bench``: all benchmarks but the kernels' own, one after the other, in about five minutes."""
+"""``make bench``: the benchmarks that write no page of their own, one after the other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from bench import descent, gram
+from bench import descent
 
 
 def main() -> None:
@@ -15,7 +15,6 @@ def main() -> None:
         f"torch {torch.__version__}, python {platform.python_version()}, {torch.get_num_threads()} threads, {platform.machine()}"
     )
     descent.main()
-    gram.main()
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import zeroloss
 
 ROOT = Path(__file__).parents[1]
 FACE = {
-    "ArgumentError", "CLAIMS", "Claim", "Dataset", "FileError", "Probe", "Study", "Trajectory", "Verdict", "ZerolossError", "check",
-    "cnn", "conv_resnet", "descend", "extremes", "fully_connected", "gram", "limit_kernel", "load", "predict_descent", "resnet",
-    "run_study", "write_report",
+    "ArgumentError", "CLAIMS", "Certificate", "Claim", "Dataset", "Diagnosis", "FileError", "Polished", "Probe", "Study",
+    "Trajectory", "Verdict", "Verified", "ZerolossError", "certify", "check", "cnn", "conv_resnet", "descend", "diagnose",
+    "extremes", "fully_connected", "gram", "limit_kernel", "load", "polish", "predict", "predict_descent", "resnet",
+    "run_study", "stability_edge", "verify", "write_report",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_python_blocks_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
@@ -28,6 +28,8 @@ def test_python_blocks_run(capsys):
         line.endswith("tensor(1., dtype=torch.float64)") for line in lines
     )  # a step at which every row was classified right
     assert any(line.startswith("CONVERGED") for line in lines)
+    assert any("Step too large" in line for line in lines)  # the diagnosis of a step of 0.5
+    assert 0.97 < float(lines[-2]) < 1.03  # the edge of stability
 
 
 @pytest.mark.parametrize("line", re.findall(r"^zeroloss [^#\n]*", TEXT, flags=re.MULTILINE))

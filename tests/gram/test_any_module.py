@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.gram.modules import MODULES, make, rows
+from zeroloss import ArgumentError
 from zeroloss.gram import (
     gram,
     jacobian_operator,
@@ -122,6 +125,13 @@ class Centred(nn.Module):
         return self.a(x - x.mean(dim=0))
 
 
+class Summed(Centred):
+    """Adds up the rows so far, as attention with a causal mask does over a batch that it takes for time: the first row is alone."""
+
+    def forward(self, x):
+        return self.a(x).cumsum(dim=0)
+
+
 class Noisy(Centred):
     """Adds noise of its own."""
 
@@ -133,6 +143,7 @@ class Noisy(Centred):
     ("module", "message"),
     [
         (Centred(), "mixes samples: one row's outputs change"),
+        (Summed(), "mixes samples: one row's outputs change"),
         (Noisy(), "is random: two passes"),
         (nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2)), "mixes samples: '1' is BatchNorm1d in training mode"),
         (nn.Sequential(nn.Linear(5, 2), nn.Dropout(0.5)), "is random: '1' is Dropout"),
@@ -151,6 +162,54 @@ def test_what_has_no_tangent_kernel_is_refused_by_name(module, message):
     )
     with pytest.raises(ValueError, match=message):
         gram(module, x)
+
+
+class Shaped(Centred):
+    """Gives what a function makes of a layer's outputs."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (torch.detach, "cut off from its trained parameters"),
+        (lambda z: z.argmax(dim=1), "gives torch.int64"),
+        (torch.fft.fft, "gives torch.complex64"),
+        (lambda z: z[:, :0], r"gives torch.float32 of shape \(3, 0\)"),
+    ],
+)
+def test_outputs_that_have_no_gradient_are_refused(function, message):
+    with pytest.raises(ArgumentError, match=message):
+        gram(Shaped(function), torch.randn(3, 5))
+
+
+def test_inside_no_grad_it_is_the_same():
+    net, x = make("transformer", 3)
+    wanted, blocks = gram(net, x, "full"), sample_blocks(net, x)
+    with torch.no_grad():
+        assert torch.equal(gram(net, x, "full"), wanted)
+        assert torch.equal(sample_blocks(net, x), blocks)
+        assert sum(layer_grams(net, x).values()).shape == (3, 3)
+
+
+def test_threads_that_share_a_module_do_not_hear_each_other():
+    net = nn.Sequential(nn.Linear(20, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 3)).double()
+    xs = [rows(n, 20) for n in (30, 31, 32, 33)] * 6
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: gram(net, x), xs))
+    assert all(torch.equal(one, gram(net, x)) for one, x in zip(found, xs, strict=True))
+
+
+def test_a_second_set_without_rows():
+    net, x = make("transformer", 2)
+    with pytest.raises(ArgumentError, match=r"x2 is of shape \(0, "):
+        gram(net, x, x2=x[:0])
 
 
 def test_one_row_and_no_outputs():
@@ -204,3 +263,16 @@ def test_sample_gradients_stay_within_their_memory(monkeypatch):
     with Largest() as largest:
         assert near(gram(net, x), whole.double(), 1e-5)
     assert largest.entries <= 4 * 64 * 64
+
+
+@pytest.mark.parametrize("start", [nn.SiLU(inplace=True), nn.ReLU(inplace=True)])
+def test_inputs_that_a_module_writes_into_are_left_as_they_were(start):
+    torch.manual_seed(0)
+    net, x = nn.Sequential(start, nn.Linear(5, 4), nn.Tanh(), nn.PReLU(4), nn.Linear(4, 2)).double(), rows(7, 5)
+    j = jacobian(net, x.clone()).flatten(0, 1)
+    given = x.clone()
+    assert near(gram(net, given, "full"), j @ j.T)
+    assert near(torch.from_numpy(jacobian_operator(net, given, 3).T @ np.ones(14)), j.sum(dim=0))
+    assert near(torch.from_numpy(tangent_operator(net, given) @ np.ones(14)), j @ j.sum(dim=0))
+    assert near(per_sample.one_by_one(net, ["1.weight"], given, [0, 1], 7).flatten(0, 1), j[:, :20])
+    assert torch.equal(given, x)

@@ -310,7 +310,7 @@ def test_what_the_calls_do_not_show_is_found_and_differentiated(build):
 
 @pytest.mark.parametrize("function", [gram, sample_blocks])
 def test_samples_that_mix_are_refused(function):
-    with pytest.raises(ValueError, match="mixes samples: one row's outputs change with the row beside it"):
+    with pytest.raises(ValueError, match="mixes samples: one row's outputs change with the rows beside it"):
         function(Mixing().double(), images(5))
 
 

@@ -8,17 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
+from tests.spectrum.matrices import with_spectrum
 from zeroloss import extremes, fully_connected, limit_kernel
 from zeroloss.spectrum import largest_eigenvalue, spectral_norm
-from zeroloss.spectrum.extremes import smallest_bound
-
-
-def with_spectrum(values: np.ndarray, seed: int) -> np.ndarray:
-    q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))
-    m = q @ np.diag(values) @ q.T
-    return (m + m.T) / 2
+from zeroloss.spectrum.bound import _defect, smallest_bound
 
 
 @given(n=st.integers(1, 12), power=st.integers(-14, 0), seed=st.integers(0, 10_000), scale=st.integers(-100, 100))
@@ -155,3 +150,39 @@ def test_two_calls_agree_to_the_bit():
 def test_refusals(matrix, message):
     with pytest.raises(ValueError, match=message):
         extremes(matrix)
+
+
+def test_an_operator_whose_smallest_eigenvalues_crowd_is_written_out():
+    """Restarted Lanczos took six thousand times twenty products here, and then gave up."""
+    matrix = with_spectrum(1e-4 + np.linspace(0, 1, 400) ** 4, 3)
+    products = 0
+
+    def count(v: np.ndarray) -> np.ndarray:
+        nonlocal products
+        products += 1
+        return matrix @ v
+
+    ends = extremes(LinearOperator(matrix.shape, matvec=count, dtype=np.float64))
+    assert ends.smallest == pytest.approx(1e-4, rel=1e-8)
+    assert ends.largest == pytest.approx(1.0001, rel=1e-8)
+    assert products < 2 * len(matrix)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_the_norm_of_a_matrix_of_any_scale(scale):
+    matrix = np.random.default_rng(0).standard_normal((90, 70))
+    assert spectral_norm(torch.from_numpy(matrix * scale)) == pytest.approx(np.linalg.norm(matrix, 2) * scale, rel=1e-7)
+
+
+def test_the_defect_counts_every_entry_and_the_rounding_of_every_product():
+    """Over several tiles, with a factor that is wrong everywhere: not below the entries' own sums, and not far above."""
+    n = 600
+    generator = np.random.default_rng(0)
+    matrix = with_spectrum(generator.uniform(1, 2, n), 1)
+    factor = np.linalg.cholesky(matrix) + 1e-3 * np.tril(generator.standard_normal((n, n)))
+    plain = np.abs(matrix - 0.5 * np.eye(n) - factor @ factor.T).sum(axis=1)
+    assert np.allclose(_defect(matrix, 0.5, np.asfortranarray(factor)), plain, rtol=1e-9)
+    exact = np.diag(2.0 ** generator.integers(0, 4, n))
+    hidden = _defect(exact @ exact, 0.0, np.asfortranarray(exact))
+    assert (hidden >= n * 2.0**-53 * np.diag(exact) ** 2).all()
+    assert (hidden <= 2 * n * 2.0**-53 * np.diag(exact) ** 2).all()

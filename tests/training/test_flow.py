@@ -73,3 +73,14 @@ def test_endings_and_float32():
 def test_mistakes_are_named(keywords, message):
     with pytest.raises(ValueError, match=message):
         gradient_flow(nn.Linear(1, 1).double(), Dataset([[1.0]], [1.0]), **keywords)
+
+
+def test_a_module_that_writes_into_its_inputs_flows_like_one_that_does_not():
+    x, y = rows(6, 4).double(), rows(6, 1).double()
+    ends = []
+    for in_place in (False, True):
+        torch.manual_seed(0)
+        data = Dataset(x.clone(), y)
+        ends.append(gradient_flow(nn.Sequential(nn.SiLU(inplace=in_place), nn.Linear(4, 1)).double(), data, time=1.0).loss)
+        assert torch.equal(data.x, x)
+    assert torch.equal(*ends)

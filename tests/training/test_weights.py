@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from tests.cases import rows
+from zeroloss.data import Dataset
+from zeroloss.training import descend
 from zeroloss.training.weights import Weights
 
 
@@ -79,3 +81,15 @@ def test_at_rest_asks_for_gradients_and_velocities():
     assert not weights.at_rest(weights.forward(x), x)
     weights.step(weights.forward(x), x, 0.1)
     assert not weights.at_rest(weights.forward(x), 0 * x)  # the velocity carries it on
+
+
+def test_a_module_that_writes_into_its_inputs_is_trained_on_the_same_ones_at_every_step():
+    x, y = rows(6, 4).double(), rows(6, 1).double()
+    losses = []
+    for in_place in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.SiLU(inplace=in_place), nn.Linear(4, 1)).double()
+        data = Dataset(x.clone(), y)
+        losses.append(descend(net, data, step=0.05, max_steps=5).loss)
+        assert torch.equal(data.x, x)
+    assert torch.equal(*losses)

@@ -134,4 +134,4 @@ def distance(a: Values, b: Values) -> float:
         >>> distance({"w": torch.tensor([3.0]), "b": torch.tensor([0.0])}, {"w": torch.tensor([0.0]), "b": torch.tensor([4.0])})
         5.0
     """
-    return math.hypot(*(float((a[name].to(torch.float64) - b[name].to(torch.float64)).norm()) for name in a))
+    return math.hypot(*(float((a[name].detach().to(torch.float64) - b[name].detach().to(torch.float64)).norm()) for name in a))

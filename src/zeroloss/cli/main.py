@@ -1,6 +1,6 @@
 """The ``zeroloss`` command: one subcommand a question, one line on stderr for a mistake.
 
-Exit codes: 0 done, 1 a claim violated, 2 a caller's mistake, 130 interrupted.
+Exit codes: 0 done, 1 a claim violated or a certificate refused or not accepted, 2 a caller's mistake, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"zeroloss {parsed.command}: {place}{reason}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"zeroloss {parsed.command}: interrupted; the same command goes on where it was", file=sys.stderr)
+        again = "starts afresh" if parsed.command in ("data", "diagnose") else "goes on where it was"
+        print(f"zeroloss {parsed.command}: interrupted; the same command {again}", file=sys.stderr)
         return 130
 
 
@@ -72,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_claims(commands)
     _add_data(commands)
     _add_kernel(commands)
+    _add_diagnose(commands)
+    _add_certify(commands)
     _add_report(commands)
+    _add_verify(commands)
     return parser
 
 
@@ -213,6 +217,79 @@ def _add_kernel(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.set_defaults(run=run)
 
 
+def _add_diagnose(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(
+        commands,
+        "diagnose",
+        "Say why a network of yours will not fit, which step is stable and how long it takes",
+        "zeroloss diagnose net.py --data digits -n 100 --step 0.1 --out diagnosis",
+    )
+    command.add_argument(
+        "file",
+        metavar="FILE.py",
+        help="defines build() (or build(width=64)), giving an nn.Module; it is executed: name only code you trust",
+    )
+    command.add_argument("--data", required=True, metavar="SOURCE", help="digits, iris, mnist, ... or a .npz or .csv file")
+    _data_arguments(command)
+    command.add_argument("--seed", type=int, default=0, help="of the choice of rows, and of torch's generator before build()")
+    command.add_argument("--step", type=float, metavar="ETA", help="a step to be judged, in the units of the summed loss")
+    command.add_argument("--loss", default="squared", metavar="NAME", help="squared (default), cross_entropy, logistic, ...")
+    command.add_argument("--budget", type=int, default=1500, metavar="NK", help="rows times outputs that are measured (1500)")
+    command.add_argument("--out", metavar="DIR", help="a folder for the page, diagnosis.html, and diagnosis.json")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.diagnose import diagnose_command
+
+        return diagnose_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_certify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(
+        commands,
+        "certify",
+        "Train a network, polish it, and prove that zero loss lies next to its weights and is reached",
+        "zeroloss certify digits -n 100 --classes 3,8 --width 256 --out proof.json",
+    )
+    command.add_argument(
+        "data", metavar="SOURCE", help="digits, iris, wine, mnist, cifar10, uci/NAME, ... or a .npz or .csv file"
+    )
+    _data_arguments(command)
+    command.add_argument("--seed", type=int, default=0, help="of initial weights and of the choice of rows")
+    command.add_argument(
+        "--network", default="fully_connected", metavar="FAMILY", help="fully_connected (default), resnet, cnn, ..."
+    )
+    command.add_argument("--scheme", default="du", metavar="NAME", help="du (default, trains every layer) or allen-zhu")
+    command.add_argument("--activation", default="relu", metavar="NAME", help="relu (default), softplus, tanh, erf, gelu, ...")
+    command.add_argument("--depth", type=int, default=2, metavar="L", help="hidden layers (2)")
+    command.add_argument("--width", type=int, default=256, metavar="M", help="units (channels) a layer (256)")
+    command.add_argument("--train", metavar="A,W1,...", help="the layers to train; 'all' for every one")
+    command.add_argument("--module", metavar="FILE.py", help="take the network that build() in this file returns; it is executed")
+    command.add_argument(
+        "--max-steps", type=int, default=2000, metavar="K", help="of gradient descent beforehand (2000); 0 for none"
+    )
+    command.add_argument(
+        "--until", type=float, default=1e-6, metavar="RATIO", help="stop it at this loss relative to the first (1e-6)"
+    )
+    command.add_argument("--no-polish", action="store_true", help="certify the weights as training leaves them")
+    command.add_argument("--method", default="flow", metavar="NAME", help="flow (default), gd, sgd or newton (existence alone)")
+    command.add_argument("--step", type=float, metavar="ETA", help="the step of gd or sgd (default: one that is found)")
+    command.add_argument("--batch", type=int, metavar="B", help="rows a step of sgd")
+    command.add_argument("--scale", type=float, default=1.0, metavar="KAPPA", help="a factor of the outputs (1)")
+    command.add_argument(
+        "--precision", default="float64", metavar="NAME", help="float64 (default) or extended, for deep networks"
+    )
+    command.add_argument("--out", metavar="FILE.json", help="where to write the certificate, its tensors beside it")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.certify import certify_command
+
+        return certify_command(parsed)
+
+    command.set_defaults(run=run)
+
+
 def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = _add(commands, "report", "Write the report of a finished study again", "zeroloss report runs/my-study")
     command.add_argument("folder", metavar="DIR", help="the run folder")
@@ -221,5 +298,17 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
         from zeroloss.cli.inspect import report_command
 
         return report_command(parsed)
+
+    command.set_defaults(run=run)
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _add(commands, "verify", "Check a saved certificate by an independent program", "zeroloss verify digits.json")
+    command.add_argument("certificate", metavar="FILE", help="the certificate's JSON; its tensors lie beside it")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from zeroloss.cli.verify import verify_command
+
+        return verify_command(parsed)
 
     command.set_defaults(run=run)

@@ -4,7 +4,7 @@ from zeroloss.gram.back import formula_gradient
 from zeroloss.gram.plan import Plan, make_plan
 from zeroloss.gram.products import jacobian_operator, tangent_operator
 from zeroloss.gram.structured import gram, layer_grams, sample_blocks, traced_grams
-from zeroloss.gram.trace import Call, forward, match, rows_of, trace
+from zeroloss.gram.trace import Call, forward, match, own_copy, rows_of, trace
 
 __all__ = [
     "Call",
@@ -16,6 +16,7 @@ __all__ = [
     "layer_grams",
     "make_plan",
     "match",
+    "own_copy",
     "rows_of",
     "sample_blocks",
     "tangent_operator",

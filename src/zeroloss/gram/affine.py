@@ -81,6 +81,24 @@ def gradient_of(layer: nn.Module) -> Gradient | None:
     return next((gradient for type_, gradient in _NORMS.items() if isinstance(layer, type_)), None)
 
 
+def reach(layer: nn.Module, inputs: Tensor) -> float:
+    """The largest number in size by which a sample's gradients multiply the derivatives.
+
+    Args:
+        layer: one with a :func:`gradient_of`.
+        inputs: its inputs, rows first.
+
+    Returns:
+        That of the normalised values, or of the inputs of a convolution.
+
+    Example:
+        >>> round(reach(nn.LayerNorm(2), torch.tensor([[1000.0, 3000.0]])), 3)
+        1.0
+    """
+    seen = inputs if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else _normalised(layer, inputs)
+    return float(seen.abs().max())
+
+
 def written_out(layer: nn.Module, inputs: Tensor, delta: Tensor, parts: tuple[str, ...]) -> Float[Tensor, "n k P"]:
     """Every sample's gradient, for every output.
 

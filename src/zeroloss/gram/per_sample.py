@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zeroloss.gram.differentiable import unfused
-from zeroloss.gram.trace import match, rows_of
+from zeroloss.gram.trace import match, own_copy, rows_of
 
 BYTES = 2**27  # for the gradients of one group of parameters; two such groups are there at once
 
@@ -44,7 +44,7 @@ def vectorised(module: nn.Module, names: Sequence[str], x: Tensor, outputs: Sequ
 
     def pull(row: Tensor, number: Tensor) -> dict[str, Tensor]:
         def output(parameters: dict[str, Tensor]) -> Tensor:
-            result = torch.func.functional_call(module, {**values, **parameters}, (row[None],))
+            result = torch.func.functional_call(module, {**values, **parameters}, (own_copy(row[None]),))
             return rows_of(result, 1)[0].gather(0, number[None])[0]
 
         found: dict[str, Tensor] = torch.func.grad(output)(wanted)
@@ -79,7 +79,7 @@ def one_by_one(module: nn.Module, names: Sequence[str], x: Tensor, outputs: Sequ
     result = torch.zeros(len(rows), len(outputs), size, dtype=wanted[0].dtype, device=wanted[0].device)
     with torch.enable_grad():
         for i in range(len(rows)):
-            values = rows_of(module(rows[i : i + 1]), 1)[0]
+            values = rows_of(module(own_copy(rows[i : i + 1])), 1)[0]
             for a, number in enumerate(outputs):
                 if values[number].requires_grad:
                     found = torch.autograd.grad(values[number], wanted, retain_graph=True, allow_unused=True)

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
-from zeroloss.gram.affine import written_out
+from zeroloss.gram.affine import reach, written_out
 from zeroloss.gram.parameters import owners, parameters_of
 from zeroloss.gram.per_sample import WAYS
 from zeroloss.gram.positions import kind_of, patches
-from zeroloss.gram.trace import Call, forward, trace
+from zeroloss.gram.trace import Call, alone, forward, trace
 from zeroloss.typing import AnyInputs
 
-ROUNDING = 1e4  # units in the last place by which two ways to one sum may differ
+ROUNDING = 1e4  # units in the last place by which two passes, or two ways to a sample's gradient, may differ
+COVERED = 100.0  # likewise two orders of one sum, of the size of its terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class Plan:
         return used
 
 
+@alone
 def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
     """Find out how a module uses its trained parameters, on two of its inputs.
 
@@ -68,7 +70,8 @@ def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
         The plan, good for any weights at which the module uses its parameters in the same way.
 
     Raises:
-        ArgumentError: where nothing is trainable, samples mix, outputs are random, or a row alone is treated in another way.
+        ArgumentError: where nothing is trainable, samples mix, outputs are random, cut off from the weights or not real numbers, or a
+            row alone is treated in another way.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
@@ -76,12 +79,21 @@ def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
         >>> make_plan(net, torch.eye(2)).rest
         ('0.weight',)
     """
+    if not isinstance(module, nn.Module):
+        raise ArgumentError("module", f"is {type(module).__name__}", "pass a torch.nn.Module")
     names = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not names:
         raise ArgumentError("module", "has no trainable parameter", "set requires_grad=True on the layers to be trained")
-    rows = _two(x)
+    rows = _few(x)
     outputs, calls = trace(module, rows)
-    _check_apart(module, rows, outputs.detach())
+    if not outputs.numel() or not outputs.is_floating_point():
+        raise ArgumentError(
+            "module", f"gives {outputs.dtype} of shape {tuple(outputs.shape)}", "return real numbers, one row an input"
+        )
+    if not outputs.requires_grad:
+        remedy = "take detach() and no_grad() out of its forward, and inference_mode() from around this call"
+        raise ArgumentError("module", "gives outputs that are cut off from its trained parameters", remedy)
+    _check_apart(module, rows, outputs.detach(), _largest(calls))
     covered = _covered(module, outputs, calls)
     spoken = {id(p) for layer, mine in covered.items() for part, p in parameters_of(layer).items() if part in mine}
     rest = tuple(name for name, p in names.items() if id(p) not in spoken)
@@ -90,29 +102,51 @@ def make_plan(module: nn.Module, x: AnyInputs) -> Plan:
     return Plan(covered, rest, way, max(1, size // len(rows)), outputs.shape[1])
 
 
-def _two(x: Tensor) -> Tensor:
-    """The first row, and the first one that differs from it: mixing shows only where rows differ."""
+def check_apart(module: nn.Module, x: AnyInputs) -> None:
+    """Refuse a module whose samples act on each other, or whose outputs are random, as far as three rows tell.
+
+    Args:
+        module: any.
+        x: inputs.
+
+    Raises:
+        ArgumentError: saying which.
+    """
+    rows = _few(x)
+    outputs, calls = trace(module, rows)
+    _check_apart(module, rows, outputs.detach(), _largest(calls))
+
+
+def _largest(calls: Sequence[Call]) -> float:
+    return max((float(call.outputs.detach().abs().max()) for call in calls if call.outputs.numel()), default=0.0)
+
+
+def _few(x: Tensor) -> Tensor:
+    """The first row, the first one that differs from it, and the first again: mixing, and another order, show only where rows differ."""
     if not isinstance(x, Tensor) or x.ndim < 1 or len(x) < 2:
         return x
     other = int((x[1:] != x[0]).flatten(1).any(dim=1).to(torch.uint8).argmax()) if x.ndim > 1 else 0
-    return x[[0, 1 + other]]
+    return x[[0, 1 + other, 0]]
 
 
-def _check_apart(module: nn.Module, rows: Tensor, outputs: Tensor) -> None:
-    """Refuse outputs of the first row that change with the row beside it, or from one pass to the next."""
-    size = ROUNDING * torch.finfo(outputs.dtype).eps * float(outputs.abs().max())
+def _check_apart(module: nn.Module, rows: Tensor, outputs: Tensor, within: float) -> None:
+    """Refuse outputs of the first row that change with the rows beside or before it, or from one pass to the next.
+
+    Outputs may be what is left where large numbers cancel, so rounding is measured by the largest number within, too.
+    """
+    size = ROUNDING * torch.finfo(outputs.dtype).eps * max(float(outputs.abs().max()), within)
     if not math.isfinite(size):
         return  # nothing can be told from NaN; what is formed from it will be NaN too
     with torch.no_grad():
         beside = forward(module, rows[[0] * len(rows)])
-        if float((beside[0] - outputs[0]).abs().max()) <= size:
+        if max(float((beside[0] - outputs[0]).abs().max()), float((outputs[-1] - outputs[0]).abs().max())) <= size:
             return
         again = forward(module, rows)
     if float((again - outputs).abs().max()) > size:
         raise ArgumentError(
             "module", "is random: two passes over the same rows differ", "call module.eval() first, or fix its noise"
         )
-    raise ArgumentError("module", "mixes samples: one row's outputs change with the row beside it", "keep samples apart")
+    raise ArgumentError("module", "mixes samples: one row's outputs change with the rows beside it", "keep samples apart")
 
 
 def _by_rows(call: Call, n: int) -> bool:
@@ -140,9 +174,10 @@ def _covered(module: nn.Module, outputs: Tensor, calls: Sequence[Call]) -> dict[
     directions = {layer: _direction(layer, mine, generator) for layer, mine in agreeing.items()}
     aims = torch.randn(outputs.shape, generator=generator).to(outputs)  # equal ones are blind where outputs sum to 1
     values = [call.outputs for call in used]
-    alone = torch.autograd.grad(outputs[0] @ aims[0], values, retain_graph=True, allow_unused=True) if used else ()
+    own = len(outputs) // 2  # the row between the others is in its place in no other order
+    alone = torch.autograd.grad(outputs[own] @ aims[own], values, retain_graph=True, allow_unused=True) if used else ()
     for call, delta in zip(used, alone, strict=True):
-        if delta is not None and bool((delta[1:].abs() > 0).any()):
+        if delta is not None and any(bool((part.abs() > 0).any()) for part in (delta[:own], delta[own + 1 :])):
             agreeing.pop(call.layer, None)  # its rows are not samples
     owned = [(layer, parameters_of(layer)[part], directions[layer][part]) for layer, mine in agreeing.items() for part in mine]
     if not owned:
@@ -153,12 +188,13 @@ def _covered(module: nn.Module, outputs: Tensor, calls: Sequence[Call]) -> dict[
     sizes = dict.fromkeys(agreeing, 0.0)  # of the terms, not of their sum: positions and calls may cancel down to rounding
     for (layer, _, direction), gradient in zip(owned, found[len(used) :], strict=True):
         if gradient is not None:
-            gaps[layer] = gaps[layer] - _along(layer, gradient, direction)
+            whole = gradient.to_dense() if gradient.is_sparse else gradient
+            gaps[layer] = gaps[layer] - _along(layer, whole, direction)
     for call, delta in zip(used, found, strict=False):
         if delta is not None and call.layer in agreeing:
             made, terms = _made(call, delta, directions[call.layer])
             gaps[call.layer], sizes[call.layer] = gaps[call.layer] + made, sizes[call.layer] + terms
-    limit = ROUNDING * torch.finfo(outputs.dtype).eps
+    limit = COVERED * torch.finfo(outputs.dtype).eps
     return {layer: mine for layer, mine in agreeing.items() if float(torch.as_tensor(gaps[layer]).norm()) <= limit * sizes[layer]}
 
 
@@ -182,7 +218,7 @@ def _made(call: Call, delta: Tensor, direction: dict[str, Tensor]) -> tuple[Tens
     kind, along = kind_of(call.layer), torch.cat(list(direction.values()))
     if kind is None:
         gradient = written_out(call.layer, call.inputs, delta[:, None], tuple(direction)).sum(dim=(0, 1))
-        return gradient @ along, float(delta.abs().sum() * along.abs().max() * (1 + call.inputs.abs().max()))
+        return gradient @ along, float(delta.abs().sum() * along.abs().max() * (1 + reach(call.layer, call.inputs)))
     signal = kind.signals(delta).transpose(0, 1).flatten(1)
     phi = patches(call.layer, call.inputs, tuple(direction)).transpose(0, 1).flatten(1)
     if kind.explicit:

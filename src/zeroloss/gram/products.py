@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
 from zeroloss.gram.differentiable import unfused
-from zeroloss.gram.trace import match, refuse_mixing, rows_of
+from zeroloss.gram.plan import check_apart
+from zeroloss.gram.trace import match, own_copy, rows_of
 from zeroloss.typing import AnyInputs
 
 ROWS = 4096  # at once, where the caller names no number
@@ -25,7 +26,7 @@ class _Jacobian:
     """Products with the Jacobian over the trained parameters at the weights as they are, in the module's dtype."""
 
     def __init__(self, module: nn.Module, x: AnyInputs, rows: int) -> None:
-        refuse_mixing(module)
+        check_apart(module, x)
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
             raise ArgumentError("rows", f"is {rows!r}", "pass a whole number of at least 1")
         self.trained = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
@@ -40,11 +41,14 @@ class _Jacobian:
             self.outputs = self._kept[0].numel() // len(self._tiles[0])
         else:
             with torch.no_grad():
-                self.outputs = rows_of(module(self._tiles[0]), len(self._tiles[0])).shape[1]
+                self.outputs = rows_of(module(own_copy(self._tiles[0])), len(self._tiles[0])).shape[1]
         self.shape = (sum(map(len, self._tiles)) * self.outputs, sum(p.numel() for p in self.trained.values()))
 
     def _function(self, tile: Tensor) -> Callable[[Values], Tensor]:
-        return lambda values: rows_of(torch.func.functional_call(self._module, values, (tile,)), len(tile)).reshape(-1)
+        def outputs(values: Values) -> Tensor:
+            return rows_of(torch.func.functional_call(self._module, values, (own_copy(tile),)), len(tile)).reshape(-1)
+
+        return outputs
 
     def _linearised(self, tile: Tensor) -> tuple[Tensor, Callable[[Tensor], Values]]:
         with unfused(self._module):

@@ -19,7 +19,7 @@ from zeroloss.gram.affine import written_out
 from zeroloss.gram.plan import Plan, make_plan
 from zeroloss.gram.positions import kind_of
 from zeroloss.gram.shares import Factors, Gradients
-from zeroloss.gram.trace import Call, trace
+from zeroloss.gram.trace import Call, alone, trace
 from zeroloss.typing import AnyInputs
 
 TRACE_BYTES = 2**29  # for what a traced pass keeps; more rows are taken tile by tile
@@ -29,6 +29,7 @@ KEPT = 3  # of each layer's outputs: themselves, in the graph, and as the next o
 Parts = dict[str, Tensor]
 
 
+@alone
 def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInputs | None = None) -> Float[Tensor, "N M"]:
     r"""The Gram matrix $J J^\top$ of a module's outputs over its trainable parameters, at its current weights.
 
@@ -60,9 +61,10 @@ def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInp
         tensor([[11.],
                 [25.]], dtype=torch.float64)
     """
-    return _parts(module, make_plan(module, x), x, x2, output, whole=True)[WHOLE]
+    return _parts(module, _plan(module, x, x2), x, x2, output, whole=True)[WHOLE]
 
 
+@alone
 def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInputs | None = None) -> Parts:
     r"""Every layer's share of the Gram (DU's $G^{(h)}$; they sum to :func:`gram`).
 
@@ -83,9 +85,10 @@ def layer_grams(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2:
         >>> list(layer_grams(net, torch.ones(4, 2)))
         ['0', '2']
     """
-    return _parts(module, make_plan(module, x), x, x2, output)
+    return _parts(module, _plan(module, x, x2), x, x2, output)
 
 
+@alone
 def traced_grams(
     module: nn.Module, plan: Plan, x: AnyInputs, outputs: Float[Tensor, "n k"], calls: Sequence[Call], output: str | int = "mean"
 ) -> Parts:
@@ -117,6 +120,7 @@ def traced_grams(
     return _with_rest(module, plan, x, None, output, False, flat)
 
 
+@alone
 def sample_blocks(module: nn.Module, x: AnyInputs) -> Float[Tensor, "n k k"]:
     r"""The diagonal blocks of the full Gram, $G_{ii} = J_iJ_i^\top$ over the outputs of each sample; the rest is not formed.
 
@@ -152,11 +156,19 @@ def sample_blocks(module: nn.Module, x: AnyInputs) -> Float[Tensor, "n k k"]:
     return torch.cat(blocks)
 
 
+def _plan(module: nn.Module, x: Tensor, x2: Tensor | None) -> Plan:
+    """Made on x, or where that is a single row, beside which nothing shows, on the other rows."""
+    return make_plan(module, x if x2 is None or len(x) > 1 else x2)
+
+
 def _parts(module: nn.Module, plan: Plan, x: Tensor, x2: Tensor | None, output: str | int, whole: bool = False) -> Parts:
     """Every share, or their sum, over tiles of as many rows as a traced pass may keep."""
     _check_output(output, plan.outputs)
     size = max(1, TRACE_BYTES // (KEPT * plan.row_bytes))
     second = x if x2 is None else x2
+    if not isinstance(second, Tensor) or second.ndim < 1 or len(second) == 0:
+        seen = f"of shape {tuple(second.shape)}" if isinstance(second, Tensor) else type(second).__name__
+        raise ArgumentError("x2", f"is {seen}", "pass a real tensor with at least one row")
     found: Parts = {}
     for i in range(0, len(x), size) if plan.covered else ():
         one = _traced(module, plan, x[i : i + size])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,28 @@ from torch import Tensor, nn
 from zeroloss.errors import ArgumentError
 from zeroloss.gram.affine import gradient_of
 from zeroloss.gram.positions import kind_of
+
+Taken = ParamSpec("Taken")
+Given = TypeVar("Given")
+_TURN = threading.RLock()
+
+
+def alone(function: Callable[Taken, Given]) -> Callable[Taken, Given]:
+    """Let a function differentiate, and one thread at a time: what it hangs on a module would record the other threads' passes too.
+
+    Args:
+        function: any.
+
+    Returns:
+        The same, with gradients on, in turn.
+    """
+
+    @functools.wraps(function)
+    def taken_in_turn(*args: Taken.args, **kwargs: Taken.kwargs) -> Given:
+        with _TURN, torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return taken_in_turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +109,7 @@ def forward(module: nn.Module, x: Tensor) -> Tensor:
         row = int((~torch.isfinite(x.flatten(1) if x.ndim > 1 else x[:, None]).all(dim=1)).nonzero()[0])
         raise ArgumentError("x", f"has NaN or infinity (first: row {row})", "clean or drop such rows")
     try:
-        outputs = module(match(module, x))
+        outputs = module(own_copy(match(module, x)))
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not any(word in reason for word in ("shape", "dimension", "size", "indices", "index")):
@@ -111,6 +136,23 @@ def match(module: nn.Module, x: Tensor) -> Tensor:
     for parameter in module.parameters():
         return x.detach().to(device=parameter.device, dtype=x.dtype if tokens else parameter.dtype)
     return x.detach()
+
+
+def own_copy(x: Tensor) -> Tensor:
+    """Inputs that a module may write into, as one does that begins with an activation in place: the caller's stay as they are.
+
+    Args:
+        x: inputs.
+
+    Returns:
+        The same numbers in memory of their own.
+
+    Example:
+        >>> x = torch.tensor([-1.0])
+        >>> nn.ReLU(inplace=True)(own_copy(x)), x
+        (tensor([0.]), tensor([-1.]))
+    """
+    return x.clone()
 
 
 def rows_of(outputs: Tensor, n: int) -> Tensor:

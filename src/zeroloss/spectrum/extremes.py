@@ -1,22 +1,25 @@
-"""The ends of a symmetric matrix's spectrum, with a lower bound for the smallest eigenvalue that rounding cannot break."""
+r"""The ends of a symmetric matrix's or operator's spectrum, and the bound that stands behind the lower one."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import scipy.linalg
-import torch
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
-from torch import Tensor
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from zeroloss.errors import ArgumentError
+from zeroloss.spectrum.bound import smallest_bound
+from zeroloss.spectrum.lanczos import lanczos
+from zeroloss.spectrum.operators import UNIT, Matrix, as_product, start, symmetric, times, written_out
+from zeroloss.spectrum.smallest import LARGE, STEPS, TOLERANCE, all_eigenvalues, by_inverse, settled
 
-UNIT = 2.0**-53  # float64's unit roundoff
+__all__ = ["Extremes", "extremes", "largest_eigenvalue", "smallest_bound", "symmetric"]
+
 SMALL = 64  # operators up to this size are written out
-RESIDUAL = 1e-7  # of a spectral norm's square, relative
+WRITTEN = 3000  # likewise where Lanczos does not settle: restarts would take more products than there are rows
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Extremes:
     Args:
         smallest: $\lambda_{\min}$ as computed.
         largest: $\lambda_{\max}$ as computed.
-        smallest_bound: a number that $\lambda_{\min}$ of the given float64 matrix provably is not below; None for an operator.
+        smallest_bound: a number that $\lambda_{\min}$ of the given float64 matrix provably is not below; None for an operator, and where
+            none was asked for.
     """
 
     smallest: float
@@ -39,27 +43,34 @@ class Extremes:
         return self.largest / self.smallest if self.smallest > 0 else float("inf")
 
 
-def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator, entry_error: float = 0.0) -> Extremes:
+def extremes(matrix_or_operator: Matrix | LinearOperator, entry_error: float = 0.0, bound: bool = True) -> Extremes:
     r"""Smallest and largest eigenvalue of a symmetric matrix or operator, in float64.
+
+    A matrix of two thousand rows or more costs a Cholesky factor and some tens of passes over it and over the matrix, as
+    :func:`smallest_eigenvalue` says; a smaller one, and one that is not positive definite, a full decomposition. An operator costs products
+    until both ends' residuals are 1e-8 of them, which takes the more, the worse its condition: one of up to 3000 rows is
+    written out where 300 do not do. Both ends are right to 1e-8, relatively, where rounding allows it.
 
     The bound: let $C$ be the computed Cholesky factor of $G-\mu I$ for $\mu$ just below $\lambda_{\min}$. Since
     $CC^\top \succeq 0$ for any $C$, $\lambda_{\min}(G) \ge \mu - \|G-\mu I-CC^\top\|_\infty$; the norm is bounded with the
     rounding of its own evaluation included, so neither LAPACK's eigenvalues nor its Cholesky are trusted (CERTIFICATE,
-    "Rigorous floating point", 3).
+    "Rigorous floating point", 3). It costs a second factor and a product of as many operations, and holds the smallest eigenvalue
+    between itself and what was computed: where they lie apart by more than rounding explains, the full decomposition is made.
 
     Args:
         matrix_or_operator: n×n symmetric tensor or array, or a scipy LinearOperator.
         entry_error: what every entry may differ by from that of the matrix that is meant, such as ``K.entry_error(x)`` of a limit
-            kernel; the bound is then one for the matrix that is meant, lower by n times this, since $\\|E\\|_2\\le n\\max|E_{ij}|$.
+            kernel; the bound is then one for the matrix that is meant, lower by n times this, since $\|E\|_2\le n\max|E_{ij}|$.
+        bound: whether to form the bound, which is half of the time for a large matrix.
 
     Returns:
         Both ends, and the bound where a matrix was given.
 
     Raises:
-        ArgumentError: for a matrix that is not square, not symmetric, empty, or has NaN or infinity.
+        ArgumentError: for a matrix that is not square, not symmetric, empty, or has NaN or infinity, and for an operator of the kind.
 
     Example:
-        >>> ends = extremes(torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64))
+        >>> ends = extremes(np.array([[2.0, 1.0], [1.0, 2.0]]))
         >>> round(ends.smallest, 9), round(ends.largest, 9), 1 - 1e-12 < ends.smallest_bound <= 1
         (1.0, 3.0, True)
     """
@@ -68,16 +79,22 @@ def extremes(matrix_or_operator: Tensor | NDArray[np.float64] | LinearOperator, 
     if isinstance(matrix_or_operator, LinearOperator):  # no bound, and no use for the error
         return _operator_extremes(matrix_or_operator)
     matrix = symmetric(matrix_or_operator)
-    values = scipy.linalg.eigvalsh(matrix)
-    low, high = float(values[0]), float(values[-1])
-    bound = smallest_bound(matrix, low)
+    work = np.empty_like(matrix)  # for both factors; untouched memory costs nothing
+    fast = _fast_ends(matrix, work) if len(matrix) >= LARGE else None
+    low, high = fast or _ends(matrix)
+    if not bound:
+        return Extremes(low, high, None)
+    below = smallest_bound(matrix, low, work)
+    if fast and low - below > TOLERANCE * low + 4 * len(matrix) ** 2 * UNIT * float(matrix.diagonal().max()):
+        low, high = _ends(matrix)  # Lanczos has missed an eigenvalue
+        below = smallest_bound(matrix, low, work)
     if entry_error > 0:
-        bound = math.nextafter(bound - len(matrix) * entry_error * (1 + 4 * UNIT), -math.inf)
-    return Extremes(low, high, bound)
+        below = math.nextafter(below - len(matrix) * entry_error * (1 + 4 * UNIT), -math.inf)
+    return Extremes(low, high, below)
 
 
-def largest_eigenvalue(operator: LinearOperator, tolerance: float = 1e-8) -> float:
-    r"""$\lambda_{\max}$ of a symmetric positive semidefinite operator, by Lanczos from a fixed start.
+def largest_eigenvalue(operator: LinearOperator, tolerance: float = TOLERANCE) -> float:
+    r"""$\lambda_{\max}$ of a symmetric operator, by Lanczos from a fixed start, until the residual is ``tolerance`` of it.
 
     Args:
         operator: n×n.
@@ -86,136 +103,54 @@ def largest_eigenvalue(operator: LinearOperator, tolerance: float = 1e-8) -> flo
     Returns:
         The eigenvalue.
 
+    Raises:
+        ArgumentError: for an operator that is not square, not symmetric, empty, or gives NaN or infinity.
+
     Example:
         >>> from scipy.sparse.linalg import aslinearoperator
         >>> round(largest_eigenvalue(aslinearoperator(np.diag(np.arange(100.0)))), 6)
         99.0
     """
-    n = operator.shape[0]
+    apply, n = as_product(operator), operator.shape[0]
     if n <= SMALL:
-        return float(scipy.linalg.eigvalsh(_dense(operator))[-1])
-    values = eigsh(operator, k=1, which="LA", v0=_start(n), tol=tolerance, return_eigenvectors=False)
-    return float(values[0])
+        return float(all_eigenvalues(written_out(operator))[-1])
+    known = lanczos(apply, start(n), lambda k: settled(k, tolerance), STEPS)
+    if settled(known, tolerance):
+        return float(known.values[-1])
+    return _end(operator, "LA", tolerance)
 
 
-def spectral_norm(matrix: Tensor) -> float:
-    r"""$\|M\|_2$ of a matrix of any shape, by Lanczos on $MM^\top$ from a fixed start.
-
-    It ends where the residual of the largest eigenvalue is 1e-7 of it: the eigenvalue errs by the residual's square over the gap to the
-    next, which is rounding, and by the residual itself where the two nearly coincide. The movement of a layer is nearly of low rank, so
-    that a few products do; ARPACK asks only after twenty.
-
-    Args:
-        matrix: p×q.
-
-    Returns:
-        The largest singular value.
-
-    Example:
-        >>> spectral_norm(torch.zeros(300, 200))
-        0.0
-    """
-    wide = matrix.detach().to(torch.float64).cpu()
-    wide = wide if wide.shape[0] <= wide.shape[1] else wide.T
-    size = len(wide)
-    if size <= SMALL:
-        return _thin_norm(wide.numpy())
-    basis = torch.empty(size, size, dtype=torch.float64)  # memory that no step reaches is never touched
-    diagonal: list[float] = []
-    beside: list[float] = []
-    largest = 0.0
-    new = torch.from_numpy(_start(size))
-    length = float(new.norm())
-    for step in range(size):
-        basis[step] = new / length
-        new = wide @ (wide.T @ basis[step])
-        diagonal.append(float(new @ basis[step]))
-        known = basis[: step + 1]
-        for _ in range(2):  # once leaves rounding of the old directions, which would grow
-            new = new - known.T @ (known @ new)
-        length = float(new.norm())
-        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside, select="i", select_range=(step, step))
-        largest = max(float(values[0]), 0.0)
-        if length * abs(float(vectors[-1, 0])) <= RESIDUAL * largest:
-            break
-        beside.append(length)
-    return math.sqrt(largest)
+def _ends(matrix: NDArray[np.float64]) -> tuple[float, float]:
+    values = all_eigenvalues(matrix)
+    return float(values[0]), float(values[-1])
 
 
-def _thin_norm(array: NDArray[np.float64]) -> float:
-    r"""$\sqrt{\lambda_{\max}(MM^\top)}$ of a wide matrix, to rounding, where a full SVD takes ten times as long."""
-    scale = float(np.abs(array).max()) if array.size else 0.0
-    if scale == 0.0:
-        return 0.0
-    scaled = array / scale  # its squares must neither overflow nor vanish
-    return scale * math.sqrt(float(scipy.linalg.eigvalsh(scaled @ scaled.T)[-1]))
-
-
-def symmetric(matrix: Tensor | NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix as a float64 array, checked to be square, finite and symmetric to rounding, then exactly symmetrised."""
-    array = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
-        raise ArgumentError("matrix", f"has shape {array.shape}", "pass a non-empty square one")
-    if array.dtype.kind not in "fiu":
-        raise ArgumentError("matrix", f"has dtype {array.dtype}", "pass real numbers")
-    eps = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else UNIT
-    array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        row = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise ArgumentError("matrix", f"has NaN or infinity (first: row {row})", "find out where it was formed")
-    gap = float(np.abs(array - array.T).max())
-    if gap > 1e3 * eps * float(np.abs(array).max()):
-        raise ArgumentError("matrix", f"is not symmetric (entries differ by {gap:.3g})", "pass (M + M.T) / 2 if that is meant")
-    result: NDArray[np.float64] = array / 2 + array.T / 2
-    return result
-
-
-def smallest_bound(matrix: NDArray[np.float64], near: float) -> float:
-    r"""A rigorous lower bound for $\lambda_{\min}$, given a good guess; see :func:`extremes`.
-
-    Args:
-        matrix: n×n, exactly symmetric, float64.
-        near: an approximation of $\lambda_{\min}$.
-
-    Returns:
-        The bound; Gershgorin's where no Cholesky factor was found.
-    """
-    n = len(matrix)
-    row_sums = np.abs(matrix).sum(axis=1)
-    best = float(np.min(np.diag(matrix) - (row_sums - np.abs(np.diag(matrix)))) - 4 * n * UNIT * row_sums.max())
-    margin = 2 * UNIT * max(float(row_sums.max()), 1e-300)
-    for _ in range(12):
-        mu = near - margin
-        shifted = matrix - mu * np.eye(n)
-        try:
-            factor = np.linalg.cholesky(shifted)
-        except np.linalg.LinAlgError:
-            margin *= 8
-            continue
-        product = factor @ factor.T
-        positive = np.abs(factor)
-        gamma = (n + 2) * UNIT / (1 - (n + 2) * UNIT)
-        error = np.abs(shifted - product).sum(axis=1)
-        error += gamma * (positive @ positive.sum(axis=0))  # rounding of the product, whatever the summation order
-        error += 2 * UNIT * (row_sums + abs(mu) + np.abs(product).sum(axis=1))  # of the shift and of the difference
-        return max(best, float(mu - error.max() * (1 + (2 * n + 64) * UNIT) - 1e-290))
-    return best
+def _fast_ends(matrix: NDArray[np.float64], work: NDArray[np.float64]) -> tuple[float, float] | None:
+    found = by_inverse(matrix, work)
+    if found is None:
+        return None
+    top = lanczos(times(matrix), start(len(matrix)), settled, STEPS)
+    return (found.value, float(top.values[-1])) if settled(top) else None
 
 
 def _operator_extremes(operator: LinearOperator) -> Extremes:
-    n = operator.shape[0]
+    apply, n = as_product(operator), operator.shape[0]
     if n <= SMALL:
-        values = scipy.linalg.eigvalsh(_dense(operator))
-        return Extremes(float(values[0]), float(values[-1]), None)
-    low = eigsh(operator, k=1, which="SA", v0=_start(n), tol=1e-8, return_eigenvectors=False)
-    return Extremes(float(low[0]), largest_eigenvalue(operator), None)
+        return Extremes(*_ends(written_out(operator)), None)
+    known = lanczos(apply, start(n), lambda k: settled(k) and settled(k, end=0), STEPS)
+    if settled(known) and settled(known, end=0):
+        return Extremes(float(known.values[0]), float(known.values[-1]), None)
+    if n <= WRITTEN:
+        return Extremes(*_ends(written_out(operator)), None)
+    return Extremes(_end(operator, "SA"), _end(operator, "LA"), None)
 
 
-def _dense(operator: LinearOperator) -> NDArray[np.float64]:
-    columns: NDArray[np.float64] = np.stack([operator @ column for column in np.eye(operator.shape[0])], axis=1)
-    return (columns + columns.T) / 2
-
-
-def _start(n: int) -> NDArray[np.float64]:
-    """A fixed start: ARPACK's own is random, and a resumed run must repeat itself to the bit."""
-    return np.random.default_rng(0).standard_normal(n)
+def _end(operator: LinearOperator, which: Literal["SA", "LA"], tolerance: float = TOLERANCE) -> float:
+    """One end by restarted Lanczos, whose memory does not grow."""
+    try:
+        values = eigsh(operator, k=1, which=which, v0=start(operator.shape[0]), tol=tolerance, return_eigenvectors=False)
+    except ArpackNoConvergence as error:
+        raise ArgumentError(
+            "operator", f"has an end that {STEPS} steps of Lanczos and its restarts do not settle", "form it, and pass the matrix"
+        ) from error
+    return float(values[0])

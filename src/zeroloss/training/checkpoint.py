@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ class Checkpoint:
         seconds: time spent stepping.
         status: empty while the run goes on; else how it ended.
         weights: the state of :class:`zeroloss.training.weights.Weights`.
+        tracked: the state of :class:`zeroloss.training.rayleigh.Tracker`; empty where nothing is tracked.
     """
 
     step: int
@@ -46,6 +47,7 @@ class Checkpoint:
     seconds: float
     status: str
     weights: Mapping[str, Tensor]
+    tracked: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def fingerprint(module: nn.Module, data: Dataset, settings: str) -> str:
@@ -75,6 +77,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, mark: str) -> None:
         mark: the run's fingerprint.
     """
     tensors = {f"weights:{name}": value.cpu().contiguous() for name, value in checkpoint.weights.items()}
+    tensors |= {f"tracked:{name}": value.contiguous() for name, value in checkpoint.tracked.items()}
     tensors["steps"] = torch.tensor(checkpoint.steps, dtype=torch.int64)
     tensors["loss"] = torch.tensor(checkpoint.loss, dtype=torch.float64)
     tensors["accuracy"] = torch.tensor(checkpoint.accuracy, dtype=torch.float64)
@@ -123,7 +126,8 @@ def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
             probes,
             float(state["seconds"]),
             str(state["status"]),
-            {name.removeprefix("weights:"): value for name, value in tensors.items()},
+            _under("weights:", tensors),
+            _under("tracked:", tensors),
         )
         if not (steps and len(steps) == len(loss) and len(accuracy) in (0, len(steps)) and steps[0] == 0):
             raise ValueError("records of unequal length")
@@ -132,6 +136,10 @@ def read_checkpoint(path: Path, mark: str) -> Checkpoint | None:
     if header.get("mark") != mark:
         raise FileError(path, "belongs to a run with other weights, data or settings", "delete it, or use another folder")
     return found
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from zeroloss.gram import forward, match
 from zeroloss.training.batches import make_batches
 from zeroloss.training.checkpoint import Checkpoint, fingerprint, read_checkpoint, write_checkpoint
 from zeroloss.training.losses import Loss, find_loss
-from zeroloss.training.probes import Prober
+from zeroloss.training.probes import FULL_GRAM, Prober
+from zeroloss.training.rayleigh import Tracker
 from zeroloss.training.record import Goal, Record
 from zeroloss.training.schedule import check_momentum, check_schedule, factor_at
 from zeroloss.training.steps import check_step, step_size
@@ -41,6 +43,7 @@ def descend(
     stop_when_fitted: bool = False,
     seed: int = 0,
     probes: Iterable[int] = (),
+    track: bool = False,
     checkpoint: str | Path | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Trajectory:
@@ -64,6 +67,9 @@ def descend(
         stop_when_fitted: whether the first recorded step with 100 % accuracy is the end, as CONVERGED, too.
         seed: of the batches' order, which is a function of it and of the epoch; full-batch descent draws nothing.
         probes: the steps at which to measure :class:`Probe`; with any, the last step is measured too.
+        track: whether to follow both ends of the Gram's spectrum at every recorded step, as ``Trajectory.tracked``: the Rayleigh quotients
+            of the eigenvectors found at the last probe, one backward pass each (:mod:`zeroloss.training.rayleigh`). Step 0 is probed
+            then, too, and the vectors are those of the probe before where a probe is only due to the end of the run.
         checkpoint: a ``.safetensors`` file to resume from and to keep up to date; the resumed run repeats the
             uninterrupted one to the bit on the same machine.
         progress: called with the step and the last recorded loss, every few steps.
@@ -89,11 +95,14 @@ def descend(
     check_step(step)
     check_momentum(momentum)
     schedule = check_schedule(schedule)
-    _check_module(module, data)
+    check_module(module, data)
     batches = make_batches(data.n, batch, replacement, seed)
     x, y = match(module, data.x), match(module, data.y)
     record = Record(chosen, y, goal, batches.epoch)
+    _check_track(track, data)
+    asked = asked | {0} if track else asked
     weights = Weights(module, x, momentum)
+    tracker = Tracker(weights) if track else None
     path, mark, found = None if checkpoint is None else Path(checkpoint), "", None
     if path is not None:
         rule = step if isinstance(step, str) else f"{step:.6g}"  # not all its digits: with other threads the last ones may differ
@@ -101,7 +110,8 @@ def descend(
         mark = fingerprint(
             module,
             data,
-            f"{module!r} {chosen.name} {rule} {drawn} {momentum!r} {schedule!r} {until!r} {stop_when_fitted} {sorted(asked)}",
+            f"{module!r} {chosen.name} {rule} {drawn} {momentum!r} {schedule!r} {until!r} {stop_when_fitted} {sorted(asked)}"
+            + (" tracked" if track else ""),
         )
         found = read_checkpoint(path, mark)
     taken: tuple[Probe, ...] = ()
@@ -112,31 +122,35 @@ def descend(
         if (
             found.steps[-1:] == [k] and record.due(k) and (status := record.status) is not None
         ):  # ended, and the budget is not larger now
-            _restore(weights, found, path)
-            return record.trajectory(status, found.step_size, taken, seconds)
+            _restore(weights, tracker, found, path)
+            return _result(record, tracker, status, found.step_size, taken, seconds)
         record.forget(k)
         taken = tuple(p for p in taken if p.step < k)
     eta = step_size(step, module, data, loss=chosen, batches=batches, momentum=momentum) if found is None else found.step_size
     plain = chosen.name == "squared" and batches.whole and not momentum and not schedule
     prober = Prober(module, data, chosen, eta, until, forecasts=plain) if asked else None
     if found is not None:
-        _restore(weights, found, path)
+        _restore(weights, tracker, found, path)
+        if tracker is not None:
+            tracker.forget(k)
 
     clock = saved = time.perf_counter()
     while True:
         rows, status = batches.rows(k), None
         if record.due(k):
-            with torch.set_grad_enabled(rows is None):
+            with torch.set_grad_enabled(rows is None or track):
                 done = weights.forward(x)
             status = record.add(k, done.outputs.detach())
             if status is None and record.still and rows is None:  # of mini-batches some may still move
                 again = weights.forward(x)
                 if weights.at_rest(again, chosen.gradient(again.outputs.detach(), y)):
                     status = Status.MAX_STEPS
+        pause, probed = time.perf_counter(), False
         if prober is not None and status is not Status.DIVERGED and (k in asked or status is not None):
-            pause = time.perf_counter()
-            taken = (*taken, prober.measure(module, k))
-            clock += time.perf_counter() - pause
+            taken, probed = (*taken, prober.measure(module, k)), True
+        if tracker is not None and prober is not None and record.due(k) and status is not Status.DIVERGED:
+            tracker.add(k, done, prober.ends if probed else None, keep=k in asked)
+        clock += time.perf_counter() - pause
         if status is not None:
             break
         wanted = y
@@ -149,15 +163,15 @@ def descend(
         if progress is not None and k % 16 == 0:
             progress(k, record.losses[-1])
         if path is not None and now - saved > CHECKPOINT_SECONDS:
-            write_checkpoint(path, _checkpoint(k, eta, record, taken, seconds + now - clock, "", weights), mark)
+            write_checkpoint(path, _checkpoint(k, eta, record, taken, seconds + now - clock, "", weights, tracker), mark)
             saved = time.perf_counter()
             clock += saved - now
     seconds += time.perf_counter() - clock
     if path is not None:
-        write_checkpoint(path, _checkpoint(k, eta, record, taken, seconds, status, weights), mark)
+        write_checkpoint(path, _checkpoint(k, eta, record, taken, seconds, status, weights, tracker), mark)
     if progress is not None:
         progress(k, record.losses[-1])
-    return record.trajectory(status, eta, taken, seconds)
+    return _result(record, tracker, status, eta, taken, seconds)
 
 
 def powers_of_four(limit: int) -> tuple[int, ...]:
@@ -178,19 +192,47 @@ def _asked(probes: Iterable[int]) -> frozenset[int]:
 
 
 def _checkpoint(
-    k: int, eta: float, record: Record, probes: tuple[Probe, ...], seconds: float, status: str, weights: Weights
+    k: int,
+    eta: float,
+    record: Record,
+    probes: tuple[Probe, ...],
+    seconds: float,
+    status: str,
+    weights: Weights,
+    tracker: Tracker | None,
 ) -> Checkpoint:
-    return Checkpoint(k, eta, record.steps, record.losses, record.accuracies, probes, seconds, status, weights.state)
+    tracked = {} if tracker is None else tracker.state
+    return Checkpoint(k, eta, record.steps, record.losses, record.accuracies, probes, seconds, status, weights.state, tracked)
 
 
-def _restore(weights: Weights, found: Checkpoint, path: Path | None) -> None:
+def _result(
+    record: Record, tracker: Tracker | None, status: Status, eta: float, probes: tuple[Probe, ...], seconds: float
+) -> Trajectory:
+    return replace(record.trajectory(status, eta, probes, seconds), tracked=None if tracker is None else tracker.tracked)
+
+
+def _check_track(track: bool, data: Dataset) -> None:
+    if track and data.n * data.outputs > FULL_GRAM:
+        raise ArgumentError(
+            "track", f"is True for {data.n * data.outputs} outputs over all rows", f"track at most {FULL_GRAM}, with fewer rows"
+        )
+
+
+def _restore(weights: Weights, tracker: Tracker | None, found: Checkpoint, path: Path | None) -> None:
     try:
         weights.restore(found.weights)
+        if tracker is not None:
+            tracker.restore(found.tracked)
     except ValueError as error:
         raise FileError(path or "", f"is damaged ({error})", "delete it to train from the start") from error
 
 
-def _check_module(module: nn.Module, data: Dataset) -> None:
+def check_module(module: nn.Module, data: Dataset) -> None:
+    """Refuse what is no module and data set, a module without trainable parameters, and outputs that do not fit the targets.
+
+    Raises:
+        ArgumentError: saying which.
+    """
     if not isinstance(module, nn.Module) or not isinstance(data, Dataset):
         raise ArgumentError(
             "module, data", f"are {type(module).__name__} and {type(data).__name__}", "pass an nn.Module and a zeroloss.Dataset"

@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from zeroloss.data import Dataset
 from zeroloss.errors import ArgumentError
-from zeroloss.gram import forward, match, rows_of
+from zeroloss.gram import forward, match, own_copy, rows_of
 from zeroloss.training.losses import Loss, find_loss
 from zeroloss.training.targets import check_targets
 from zeroloss.training.trajectory import Status
@@ -104,7 +104,7 @@ def gradient_flow(
 
     def velocity(_: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
         put(state)
-        outputs = rows_of(exact(x), len(x))
+        outputs = rows_of(exact(own_copy(x)), len(x))
         parts = torch.autograd.grad(outputs, trained, chosen.gradient(outputs.detach(), y), allow_unused=True)
         flat = [(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(trained, parts, strict=True)]
         result: NDArray[np.float64] = -torch.cat(flat).cpu().numpy()
@@ -112,7 +112,7 @@ def gradient_flow(
 
     def current() -> float:
         with torch.no_grad():
-            return float(chosen.value(rows_of(exact(x), len(x)), y).sum())
+            return float(chosen.value(rows_of(exact(own_copy(x)), len(x)), y).sum())
 
     start = parameters_to_vector(trained).detach().cpu().numpy().copy()
     floor = chosen.infimum * data.n

@@ -2,7 +2,6 @@ r"""The linearised prediction: with a kernel that stands still, $r_{k+1} = (I-\e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,8 @@ from torch import Tensor
 from zeroloss.errors import ArgumentError
 from zeroloss.spectrum.extremes import symmetric
 
+BLOCK = 2**22  # factors at once
+
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
@@ -21,10 +22,12 @@ class Linearised:
     Args:
         eigenvalues: $\lambda_i$ of the kernel, ascending.
         weights: $c_i^2$, the squared residual along each eigenvector (summed over outputs).
+        ends: the unit eigenvectors of the smallest and of the largest eigenvalue.
     """
 
     eigenvalues: Float[Tensor, " N"]
     weights: Float[Tensor, " N"]
+    ends: Float[Tensor, "N 2"]
 
     def norms(self, step: float, steps: Sequence[int] | Tensor) -> Float[Tensor, " s"]:
         r"""$\|r_k\| = \sqrt{\sum_i (1-\eta\lambda_i)^{2k}c_i^2}$ at the given steps.
@@ -38,8 +41,9 @@ class Linearised:
         """
         k = torch.as_tensor(steps, dtype=torch.float64).reshape(-1)
         part = self.weights > 0  # a direction without residual stays empty, even where its factor overflows
-        factors = (1 - step * self.eigenvalues[part]).abs()
-        return (factors[None, :].pow(2 * k[:, None]) @ self.weights[part]).sqrt()
+        factors, weights = (1 - step * self.eigenvalues[part]).abs(), self.weights[part]
+        some = max(1, BLOCK // max(1, len(weights)))  # of the steps at once
+        return torch.cat([(factors[None, :].pow(2 * part_k[:, None]) @ weights).sqrt() for part_k in torch.split(k, some)])
 
     def steps_to(self, step: float, until: float) -> int | None:
         r"""The first k at which the loss has fallen to ``until`` times its start.
@@ -86,8 +90,31 @@ def linearise(kernel: Float[Tensor, "K K"], residual: Tensor) -> Linearised:
     Raises:
         ArgumentError: where the shapes do not fit, or anything is NaN or infinite.
     """
+    values, vectors, columns = decompose(kernel, residual)
+    return Linearised(values, ((vectors.T @ columns) ** 2).sum(dim=1), vectors[:, [0, -1]])
+
+
+def decompose(
+    kernel: Float[Tensor, "K K"], residual: Tensor
+) -> tuple[Float[Tensor, " K"], Float[Tensor, "K K"], Float[Tensor, "K c"]]:
+    """A kernel's eigenvalues and eigenvectors, and the residual as columns on which it acts alike.
+
+    Args:
+        kernel: as for :func:`linearise`.
+        residual: as for :func:`linearise`.
+
+    Returns:
+        Eigenvalues, ascending; eigenvectors, one a column; and n×k for a kernel n×n, nk×1 for one of all outputs.
+
+    Raises:
+        ArgumentError: as for :func:`linearise`.
+
+    Example:
+        >>> values, _, columns = decompose(torch.eye(4, dtype=torch.float64), torch.ones(2, 2))
+        >>> values.tolist(), tuple(columns.shape)
+        ([1.0, 1.0, 1.0, 1.0], (4, 1))
+    """
     matrix = torch.from_numpy(symmetric(kernel))
-    values, vectors = torch.linalg.eigh(matrix)
     flat = residual.detach().to(device="cpu", dtype=torch.float64)
     if not bool(torch.isfinite(flat).all()):
         raise ArgumentError("residual", "has NaN or infinity", "start from finite outputs and targets")
@@ -101,34 +128,4 @@ def linearise(kernel: Float[Tensor, "K K"], residual: Tensor) -> Linearised:
             f"has shape {tuple(flat.shape)} for a kernel of size {len(matrix)}",
             "pass n, or n×k with nk or n rows of kernel",
         )
-    return Linearised(values, ((vectors.T @ columns) ** 2).sum(dim=1))
-
-
-def predict_descent(
-    kernel: Float[Tensor, "K K"], residual: Tensor, step: float, steps: Sequence[int] | Tensor
-) -> Float[Tensor, " s"]:
-    r"""Residual norms that gradient descent would show if the kernel did not move.
-
-    $\|r_k\| = \|(I-\eta K)^k r_0\|$, so the loss is half its square.
-
-    Args:
-        kernel: finite Gram or limit kernel: n×n, or (nk)×(nk) sample-major.
-        residual: $r_0 = f(x)-y$, n or n×k.
-        step: $\eta > 0$.
-        steps: the steps k to predict, any order.
-
-    Returns:
-        One norm a step, float64.
-
-    Raises:
-        ArgumentError: for shapes that do not fit, a step that is not positive, or negative steps.
-
-    Example:
-        >>> predict_descent(torch.eye(2, dtype=torch.float64), torch.tensor([3.0, 4.0]), 0.5, [0, 1, 2])
-        tensor([5.0000, 2.5000, 1.2500], dtype=torch.float64)
-    """
-    if isinstance(step, bool) or not isinstance(step, int | float) or not (math.isfinite(step) and step > 0):
-        raise ArgumentError("step", f"is {step!r}", "pass a positive number")
-    if not bool((torch.as_tensor(steps) >= 0).all()):
-        raise ArgumentError("steps", "contains a negative step or NaN", "count steps from 0")
-    return linearise(kernel, residual).norms(step, steps)
+    return *torch.linalg.eigh(matrix), columns

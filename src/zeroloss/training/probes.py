@@ -28,6 +28,9 @@ class Prober:
         step: the step size, for forecasts.
         until: the target, relative to the first loss, for forecasts.
         forecasts: whether the run is plain full-batch descent on the squared loss, for which the forecast has a closed form.
+
+    Attributes:
+        ends: the eigenvectors of G's smallest and largest eigenvalue at the last probe, one a column.
     """
 
     def __init__(self, module: nn.Module, data: Dataset, loss: Loss, step: float, until: float, forecasts: bool = True) -> None:
@@ -41,6 +44,7 @@ class Prober:
         self._gram_norm = _norm(self._gram)
         self._signs = _signs(calls)
         self._loss, self._step, self._forecasts = loss, step, forecasts
+        self.ends = torch.zeros(0, 2, dtype=torch.float64)
         self._target = until * float(loss.value(outputs.detach(), self._y).sum())
 
     @property
@@ -65,6 +69,7 @@ class Prober:
         gram, last = self._grams(outputs, calls)
         gradient_norm = self._gradient_norm(outputs, derivative)
         linear = linearise(gram, seen - self._y)  # its decomposition gives the ends of the spectrum too
+        self.ends = linear.ends
         moved = {name: _norms(self._trained[name].detach() - start) for name, start in self._weights.items()}
         loss = float(each.sum())
         left = None

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from zeroloss.training.rayleigh import Tracked
+
 
 class Status(StrEnum):
     """How a run ended; each is an outcome, none an error."""
@@ -82,6 +84,7 @@ class Trajectory:
         seconds: wall-clock time spent stepping, summed over interruptions; probes and set-up not counted.
         reason: one sentence on how it ended.
         accuracy: the share of rows classified right at every recorded step, float64; None where the targets are not classes.
+        tracked: the ends of the Gram's spectrum at every recorded step, where that was asked for.
     """
 
     loss: Float[Tensor, " s"]
@@ -92,6 +95,7 @@ class Trajectory:
     seconds: float = 0.0
     reason: str = ""
     accuracy: Float[Tensor, " s"] | None = None
+    tracked: Tracked | None = None
 
     @property
     def fitted(self) -> int | None:

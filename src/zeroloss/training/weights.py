@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from zeroloss.gram import rows_of
+from zeroloss.gram import own_copy, rows_of
 
 _Part = tuple[Tensor, Tensor | None]  # of a gradient: the two factors of a product, or itself and None
 
@@ -102,7 +102,10 @@ class Weights:
             for layer in module.modules()
             if isinstance(layer, nn.Linear) and layer._parameters.get("weight") in self._by_parameter
         }
-        self._layers -= self._irregular(x)
+        few = own_copy(x[:16])  # enough to tell, at a small part of a step's cost
+        self._writes = False
+        self._layers -= self._irregular(few)
+        self._writes = few._version > 0  # into its inputs, which must be the same again at the next step
         products = {layer.weight for layer in self._layers} | {layer.bias for layer in self._layers if layer.bias is not None}
         self._whole = [p for p in self._by_parameter if p not in products]
 
@@ -120,7 +123,7 @@ class Weights:
         """
         calls: list[_Call] = []
         with self._recording(calls):
-            return Pass(rows_of(self._module(x), len(x)), calls)
+            return Pass(rows_of(self._module(own_copy(x) if self._writes else x), len(x)), calls)
 
     def step(self, done: Pass, derivative: Tensor, eta: float) -> None:
         r"""Move every parameter by one step along $\hat g=J^\top d$.
@@ -130,8 +133,26 @@ class Weights:
             derivative: d, the estimate's derivative in its outputs, n×k.
             eta: the step size.
         """
+        moves = self._parts(done, derivative)
+        for parameter, moving in self._by_parameter.items():
+            moving.step(moves[parameter], eta)
+
+    def squared_norm(self, done: Pass, derivative: Tensor) -> float:
+        r"""$\|J^\top d\|^2$ over the trained parameters, in float64.
+
+        Of a product $\delta^\top h$ of few rows it is $\sum_{ij}(\delta\delta^\top\circ hh^\top)_{ij}$, without the product. The terms
+        cancel where d is an eigenvector of a small eigenvalue, which costs float64 little.
+
+        Args:
+            done: a forward pass at the weights as they are; it can be used again.
+            derivative: d, n×k.
+        """
+        return sum(_squared_norm(parts) for parts in self._parts(done, derivative, keep=True).values())
+
+    def _parts(self, done: Pass, derivative: Tensor, keep: bool = False) -> dict[Tensor, list[_Part]]:
+        """The gradient J^T d of every trained parameter, as a sum of parts."""
         edges = [*(call.edge for call in done.calls), *(get_gradient_edge(p) for p in self._whole)]
-        parts = torch.autograd.grad(done.outputs, edges, derivative, allow_unused=True)
+        parts = torch.autograd.grad(done.outputs, edges, derivative, retain_graph=keep, allow_unused=True)
         moves: dict[Tensor, list[_Part]] = {parameter: [] for parameter in self._by_parameter}
         for call, delta in zip(done.calls, parts, strict=False):
             if delta is not None:
@@ -142,8 +163,7 @@ class Weights:
         for parameter, gradient in zip(self._whole, parts[len(done.calls) :], strict=True):
             if gradient is not None:
                 moves[parameter].append((gradient, None))
-        for parameter, moving in self._by_parameter.items():
-            moving.step(moves[parameter], eta)
+        return moves
 
     def at_rest(self, done: Pass, derivative: Tensor) -> bool:
         """Whether neither a gradient nor a velocity would move anything, so that no later step would differ.
@@ -175,7 +195,7 @@ class Weights:
 
     def _irregular(self, x: Tensor) -> set[nn.Linear]:
         """The linear layers whose gradient is not what their calls say: weights shared in other ways, or used by a function."""
-        done = self.forward(x[:16])  # a few rows tell, at a small part of a step's cost
+        done = self.forward(x)
         derivative = torch.linspace(1, 2, done.outputs.numel()).reshape(done.outputs.shape).to(done.outputs)
         edges = [call.edge for call in done.calls]
         deltas = torch.autograd.grad(done.outputs, edges, derivative, retain_graph=True, allow_unused=True) if edges else ()
@@ -208,6 +228,18 @@ class Weights:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _squared_norm(parts: list[_Part]) -> float:
+    """The squared Frobenius norm of a sum of parts."""
+    products = [(left, right) for left, right in parts if right is not None]
+    if parts and len(products) == len(parts):
+        left, right = torch.cat([a for a, _ in products], dim=1), torch.cat([b for _, b in products], dim=0)
+        if len(right) < min(len(left), right.shape[1]):
+            left, right = left.to(torch.float64), right.to(torch.float64)
+            return max(0.0, float(((left.T @ left) * (right @ right.T)).sum()))
+    total = sum(left if right is None else left @ right for left, right in parts)
+    return float(torch.linalg.vector_norm(total, dtype=torch.float64)) ** 2 if isinstance(total, Tensor) else 0.0
 
 
 def _same(ours: Tensor | None, true: Tensor | None) -> bool:
