@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.gram.modules import rows, tokens
+from tests.gram.modules import make, rows, tokens
 from tests.gram.test_any_module import jacobian, near
-from zeroloss.gram import gram, jacobian_operator, tangent_operator
+from zeroloss.gram import gram, jacobian_operator, tangent_operator, trace
+from zeroloss.gram.leaves import plain_layers
 
 
 class Sorted(nn.Module):
@@ -110,3 +111,39 @@ def test_sparse_gradients_of_an_embedding_count():
 def test_operators_refuse_samples_that_mix_too(operator):
     with pytest.raises(ValueError, match="mixes samples"):
         operator(Running().double(), rows(4, 5))
+
+
+class Halved(nn.Linear):
+    """Scales its weight inside."""
+
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def doubled(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda _, inputs, result: 2 * result)
+    return layer
+
+
+SEEN = {
+    "mlp": (lambda: make("mlp", 3), 3),
+    "twice": (lambda: make("twice", 3), 2),
+    "tied": (lambda: make("tied", 3), 0),
+    "functional use": (lambda: make("functional use", 3), 0),
+    "token mlp": (lambda: make("token mlp", 3), 1),  # the layer on tokens is left to the numbers
+    "weight norm": (lambda: make("bilinear head", 3), 2),  # of the second, the bias alone
+    "a forward of its own": (lambda: (nn.Sequential(Halved(5, 4), nn.Tanh(), nn.Linear(4, 2)).double(), rows(3, 5)), 1),
+    "a hook of the user's": (
+        lambda: (nn.Sequential(doubled(nn.Linear(5, 4)), nn.Tanh(), nn.Linear(4, 2)).double(), rows(3, 5)),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_the_graph_tells_only_of_plain_layers(name):
+    build, count = SEEN[name]
+    net, x = build()
+    assert len(plain_layers(*trace(net, x))) == count
+    j = jacobian(net, x).flatten(0, 1)
+    assert near(gram(net, x, "full"), j @ j.T)

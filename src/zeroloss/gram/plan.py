@@ -1,4 +1,4 @@
-"""Which way each trained parameter's share of the Gram is formed, found out on two rows, and that samples keep apart.
+"""Which way each trained parameter's share of the Gram is formed, found out on a few rows, and that samples keep apart.
 
 A layer's calls speak for a parameter where the gradient they make up, a sum over positions or one written out, is the one that automatic
 differentiation finds. Weights that are tied, used through a function, or laid out with other things than samples in the first
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zeroloss.errors import ArgumentError
 from zeroloss.gram.affine import reach, written_out
+from zeroloss.gram.leaves import plain_layers
 from zeroloss.gram.parameters import owners, parameters_of
 from zeroloss.gram.per_sample import WAYS
 from zeroloss.gram.positions import kind_of, patches
@@ -179,9 +180,12 @@ def _covered(module: nn.Module, outputs: Tensor, calls: Sequence[Call]) -> dict[
     for call, delta in zip(used, alone, strict=True):
         if delta is not None and any(bool((part.abs() > 0).any()) for part in (delta[:own], delta[own + 1 :])):
             agreeing.pop(call.layer, None)  # its rows are not samples
+    told = plain_layers(outputs, used) if used else set()
+    plain = {layer: mine for layer, mine in agreeing.items() if layer in told}
+    agreeing = {layer: mine for layer, mine in agreeing.items() if layer not in told}
     owned = [(layer, parameters_of(layer)[part], directions[layer][part]) for layer, mine in agreeing.items() for part in mine]
     if not owned:
-        return {}
+        return plain
     wanted = [*values, *(parameter for _, parameter, _ in owned)]
     found = torch.autograd.grad((outputs * aims).sum(), wanted, retain_graph=True, allow_unused=True)
     gaps: dict[nn.Module, Tensor | float] = dict.fromkeys(agreeing, 0.0)
@@ -195,7 +199,8 @@ def _covered(module: nn.Module, outputs: Tensor, calls: Sequence[Call]) -> dict[
             made, terms = _made(call, delta, directions[call.layer])
             gaps[call.layer], sizes[call.layer] = gaps[call.layer] + made, sizes[call.layer] + terms
     limit = COVERED * torch.finfo(outputs.dtype).eps
-    return {layer: mine for layer, mine in agreeing.items() if float(torch.as_tensor(gaps[layer]).norm()) <= limit * sizes[layer]}
+    agreed = {layer for layer in agreeing if float(torch.as_tensor(gaps[layer]).norm()) <= limit * sizes[layer]}
+    return {layer: mine for layer, mine in parts.items() if layer in agreed or layer in plain}
 
 
 def _direction(layer: nn.Module, parts: tuple[str, ...], generator: torch.Generator) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def gram(module: nn.Module, x: AnyInputs, output: str | int = "mean", x2: AnyInp
 
     Layers whose calls speak for their weights (``Linear``, ``Conv1d/2d/3d``, ``Embedding``, normalisations with scale and shift) are
     taken by their own formula, by whichever way takes fewer operations; tied weights, attention, recurrent cells and a user's own
-    parameters by sample gradients. Which is which is found out on two rows (:mod:`zeroloss.gram.plan`).
+    parameters by sample gradients. Which is which is found out on three rows (:mod:`zeroloss.gram.plan`).
 
     Args:
         module: any module whose outputs for a sample depend on that sample alone.
