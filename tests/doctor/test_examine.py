@@ -320,8 +320,15 @@ def test_width_advice_for_a_function_of_width():
     without = diagnose(mlp(5, 32), small())
     assert without.width is None
     assert "The width cannot be varied" in without.text
-    with pytest.raises(ArgumentError, match="build gives int at width"):
-        diagnose(mlp(5, 32), small(), build=lambda width: width, width=32)
+    wrong = diagnose(mlp(5, 32), small(), build=lambda width: width, width=32)
+    assert wrong.width is None
+    assert "The width was not varied: build gives int at width" in wrong.text
+
+    def build(width):
+        assert width % 32 == 0, "heads must divide"
+        return mlp(5, width)
+
+    assert "build fails at width 8 (heads must divide)" in diagnose(mlp(5, 32), small(), build=build, width=32).text
 
 
 def test_inside_no_grad():
