@@ -69,8 +69,8 @@ def resnet(
     Example:
         >>> resnet(4, 8, 3, scheme="du", activation="gelu")(torch.ones(2, 4, dtype=torch.float64)).shape
         torch.Size([2, 1])
-        >>> [name for name, _ in resnet(4, 8, 2, block=2, last_plain=True).named_parameters()]
-        ['A.weight', 'block1.W1_1.weight', 'block1.W1_2.weight', 'W2.weight', 'B.weight']
+        >>> print(*(name for name, _ in resnet(4, 8, 2, block=2, last_plain=True).named_parameters()))
+        A.weight block1.W1_1.weight block1.W1_2.weight W2.weight B.weight
     """
     draw = draw_of(features_of(inputs), depth, outputs, activation, scheme, seed, dtype)
     if scheme == "allen-zhu":
