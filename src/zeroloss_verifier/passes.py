@@ -257,7 +257,7 @@ def _backward(nodes: list[Node], adjoint: arb_mat, width: int) -> arb_mat | None
             node.adjoint = adjoint
             slopes = [[node.function.slope(z) for z in row] for row in node.inputs]
             if not all(slope.is_finite() for row in slopes for slope in row):
-                raise UnprovenError("a pre-activation may lie on a kink: on which side it is could not be decided")
+                raise UnprovenError("a pre-activation may lie on a kink, or is too large: its slope could not be decided")
             rows = rows_of(adjoint)
             adjoint = matrix([[s * d for s, d in zip(row, slopes[i // width], strict=True)] for i, row in enumerate(rows)])
         elif isinstance(node, FixedNode):

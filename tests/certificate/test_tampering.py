@@ -153,7 +153,9 @@ def test_a_section_must_hold_together(whole, tmp_path, section, changes):
         changed = whole.set(R=whole.claim("path") * changes["R"])
     else:
         changed = whole.set(section, **{name: whole.claim(name, section) * factor for name, factor in changes.items()})
-    rejected(changed.write(tmp_path))
+    reason = rejected(changed.write(tmp_path)).reason
+    theorem = {"claims": "Theorem 1: ", "gd": "Theorem 2: ", "sgd": "Theorem 3: ", "newton": "Theorem 4: "}[section]
+    assert reason.startswith("h = lipschitz D0 / sigma0 " if "D0" in changes else theorem)
 
 
 @pytest.mark.parametrize("name", ["samples", "outputs", "N", "P"])
@@ -248,20 +250,20 @@ def test_conflicting_and_repeated_rows(tmp_path):
     made = small("relu")
     changed = made.copy()
     changed.tensors["multiplicity"][1] += 1
-    rejected(changed.write(tmp_path))  # the weighted residual and Jacobian are others
+    assert "residual" in rejected(changed.write(tmp_path)).reason  # the weighted one is another
     for wrong in (0.0, -1.0, 1.5, math.nan, math.inf, 2.0**60):
         changed.tensors["multiplicity"][1] = wrong
-        rejected(changed.write(tmp_path))
+        assert "multiplicity" in rejected(changed.write(tmp_path)).reason
 
 
-def test_more_equations_than_unknowns(tmp_path):
-    made = small("last").copy()
-    made.stages[2]["trained"] = []
-    made.stages[0]["trained"] = []
-    made.document["claims"]["P"] = 1
-    rejected(made.write(tmp_path))
-    made.document["claims"]["P"] = 0
-    rejected(made.write(tmp_path))
+@pytest.mark.parametrize(("trained", "words"), [(["bias"], "N = 12 exceeds P = 2"), ([], "claims.P is 0")])
+def test_more_equations_than_unknowns(tmp_path, trained, words):
+    made = small("biases").copy()  # 12 equations
+    for stage in (made.stages[0], made.stages[2], made.stages[4]):
+        stage["trained"] = []
+    made.stages[4]["trained"] = trained
+    made.document["claims"]["P"] = 2 * len(trained)
+    assert words in rejected(made.write(tmp_path)).reason
 
 
 def test_a_unit_on_its_kink_or_within_reach_of_it_is_refused(tmp_path):
@@ -296,14 +298,15 @@ def test_a_method_without_its_section_is_refused(method, tmp_path):
     if method == "flow":
         for name in ("path", "alpha", "rate", "h"):
             del made.document["claims"][name]
-    rejected(made.write(tmp_path))
+    words = "claims has none of path" if method == "flow" else f"its method is {method}, and {method} is null"
+    assert words in rejected(made.write(tmp_path)).reason
 
 
 def test_overflow_and_subnormal_weights(tmp_path):
-    for factor in (1e300, 1e-310):
+    for factor, words in ((1e300, "could not be decided"), (1e-310, "residual")):
         made = small("biases").copy()
         made.tensors["A.weight"] *= factor
-        rejected(made.write(tmp_path))
+        assert words in rejected(made.write(tmp_path)).reason
 
 
 def test_what_is_too_large_is_never_accepted(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.gram.largest import Largest
 from tests.gram.modules import MODULES, make, rows
 from zeroloss import ArgumentError
 from zeroloss.gram import (
@@ -230,28 +230,13 @@ def test_the_module_is_left_as_it_was(name):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-class Largest(TorchDispatchMode):
-    """The most entries of any tensor that an operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entries = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, torch.Tensor):
-                self.entries = max(self.entries, value.numel())
-        return result
-
-
 @pytest.mark.parametrize("n", [20, 40])
 def test_no_jacobian_is_formed(n):
     """Of the size of the weights or of the activations, never of their product: the largest tensor is a layer's weight."""
     net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.LayerNorm(256), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
     with Largest() as largest:
         gram(net, rows(n, 64).float())
-    assert largest.entries == 256 * 256
+    assert largest.bytes == 4 * 256 * 256
 
 
 def test_sample_gradients_stay_within_their_memory(monkeypatch):
@@ -262,7 +247,7 @@ def test_sample_gradients_stay_within_their_memory(monkeypatch):
     monkeypatch.setattr(per_sample, "BYTES", 4 * 4 * 64 * 64)
     with Largest() as largest:
         assert near(gram(net, x), whole.double(), 1e-5)
-    assert largest.entries <= 4 * 64 * 64
+    assert largest.bytes <= 4 * 4 * 64 * 64
 
 
 @pytest.mark.parametrize("start", [nn.SiLU(inplace=True), nn.ReLU(inplace=True)])

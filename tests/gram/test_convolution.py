@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.gram.largest import Largest
 from zeroloss.gram import gram, layer_grams, sample_blocks, shares, tangent_operator
 from zeroloss.gram.positions import patches
 from zeroloss.gram.shares import Factors
@@ -183,21 +183,6 @@ def test_the_way_with_fewer_operations_is_taken(monkeypatch):
     Factors(wide, (torch.ones(2, 64, 2, 2),), torch.ones(2, 1, 64, 4)).share()
     Factors(image, (torch.ones(9, 3, 16, 16),), torch.ones(9, 1, 8, 256)).share()
     assert taken == ["by_positions", "by_positions", "by_gradients"]
-
-
-class Largest(TorchDispatchMode):
-    """The largest tensor that any operation returns, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, torch.Tensor):
-                self.bytes = max(self.bytes, value.numel() * value.element_size())
-        return result
 
 
 @pytest.mark.parametrize("way", ["positions", "gradients"])

@@ -147,3 +147,21 @@ def test_the_graph_tells_only_of_plain_layers(name):
     assert len(plain_layers(*trace(net, x))) == count
     j = jacobian(net, x).flatten(0, 1)
     assert near(gram(net, x, "full"), j @ j.T)
+
+
+class Pairs(nn.Module):
+    """Has no outputs for a row by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = nn.Parameter(torch.ones(5))
+
+    def forward(self, x):
+        if len(x) < 2:
+            raise RuntimeError("two rows are needed")
+        return x * self.own
+
+
+def test_what_fails_for_a_row_by_itself_is_said():
+    with pytest.raises(ValueError, match=r"cannot be differentiated in 'own' for a row by itself \(two rows are needed\)"):
+        gram(Pairs().double(), rows(4, 5))

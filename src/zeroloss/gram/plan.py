@@ -176,8 +176,8 @@ def _covered(module: nn.Module, outputs: Tensor, calls: Sequence[Call]) -> dict[
     aims = torch.randn(outputs.shape, generator=generator).to(outputs)  # equal ones are blind where outputs sum to 1
     values = [call.outputs for call in used]
     own = len(outputs) // 2  # the row between the others is in its place in no other order
-    alone = torch.autograd.grad(outputs[own] @ aims[own], values, retain_graph=True, allow_unused=True) if used else ()
-    for call, delta in zip(used, alone, strict=True):
+    by_one = torch.autograd.grad(outputs[own] @ aims[own], values, retain_graph=True, allow_unused=True) if used else ()
+    for call, delta in zip(used, by_one, strict=True):
         if delta is not None and any(bool((part.abs() > 0).any()) for part in (delta[:own], delta[own + 1 :])):
             agreeing.pop(call.layer, None)  # its rows are not samples
     told = plain_layers(outputs, used) if used else set()
@@ -243,14 +243,20 @@ def _way(module: nn.Module, names: tuple[str, ...], rows: Tensor, outputs: Tenso
     wanted = [own[name] for name in names]
     found = torch.autograd.grad((outputs[:, few] * aims).sum(), wanted, retain_graph=True, allow_unused=True)
     true = torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(wanted, found, strict=True)])
+    failure: Exception | None = None
     for way, gradients in WAYS.items():
         try:
             each = gradients(module, names, rows, few, len(rows))
-        except (RuntimeError, NotImplementedError, ArgumentError):
-            continue  # no rule for one of its operations, or no outputs for one row alone
+        except (RuntimeError, NotImplementedError, ArgumentError) as error:
+            failure = error  # no rule for one of its operations, or no outputs for one row alone
+            continue
         ours = torch.einsum("nkp,nk->p", each, aims)
         size = float(torch.einsum("nkp,nk->p", each.abs(), aims.abs()).norm())
         if float((ours - true).norm()) <= ROUNDING * torch.finfo(outputs.dtype).eps * size:
             return way
-    seen = f"gives other gradients in {names[0]!r} for a row by itself than for a row among others"
-    raise ArgumentError("module", seen, "let every row be treated alike, whatever the number of rows")
+    if failure is not None:
+        said = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+        seen = f"cannot be differentiated in {names[0]!r} for a row by itself ({said})"
+    else:
+        seen = f"gives other gradients in {names[0]!r} for a row by itself than for a row among others"
+    raise ArgumentError("module", seen, "let every row be treated alike, whatever the number of rows") from failure
