@@ -164,7 +164,8 @@ def _plan(module: nn.Module, x: Tensor, x2: Tensor | None) -> Plan:
 def _parts(module: nn.Module, plan: Plan, x: Tensor, x2: Tensor | None, output: str | int, whole: bool = False) -> Parts:
     """Every share, or their sum, over tiles of as many rows as a traced pass may keep."""
     _check_output(output, plan.outputs)
-    size = max(1, TRACE_BYTES // (KEPT * plan.row_bytes))
+    derivatives = 2 * plan.outputs if output == "full" else 0  # of all outputs at once, and once more for order
+    size = max(1, TRACE_BYTES // ((KEPT + derivatives) * plan.row_bytes))
     second = x if x2 is None else x2
     if not isinstance(second, Tensor) or second.ndim < 1 or len(second) == 0:
         seen = f"of shape {tuple(second.shape)}" if isinstance(second, Tensor) else type(second).__name__
